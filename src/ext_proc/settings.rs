@@ -1,0 +1,30 @@
+//! What an operator decides about this door.
+
+use std::time::Duration;
+
+/// What an operator decides about this door.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How the request body is asked for.
+    pub mode_override: ModeOverride,
+    /// Larger bodies of an alias are refused with a 413.
+    pub max_request_bytes: usize,
+    /// Larger answers are ended with an error: Envoy holds what a slow caller does not take.
+    pub max_answer_bytes: usize,
+    /// When a streaming run has said nothing for this long, its status is committed.
+    pub commit_after: Duration,
+    /// The rhythm of SSE comments that hold off idle timers once the status is committed.
+    pub heartbeat: Option<Duration>,
+    /// What a buffered attachment's message timer is extended to, once, when a run begins. Envoy
+    /// caps it at its own `max_message_timeout`.
+    pub buffered_timeout: Duration,
+}
+
+/// How the request body is asked for when Envoy's base mode does not send it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModeOverride {
+    /// A response with nothing but the override, before the headers are answered (Envoy ≥ 1.40).
+    Standalone,
+    /// Not at all: the attachment itself must send bodies.
+    Never,
+}

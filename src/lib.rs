@@ -1,0 +1,29 @@
+//! Consort makes one model alias out of several models, beside Envoy.
+//!
+//! One request, in the order in which it walks through the modules:
+//!
+//! 1. [`ext_proc`]: Envoy opens a stream and sends the caller's headers and body. A pure phase
+//!    machine (`ext_proc::exchange`) decides what may be said when; a request whose `model` is no
+//!    alias is handed back untouched.
+//! 2. [`chat`]: an alias's body becomes a view over the caller's bytes, to be patched, never
+//!    re-rendered.
+//! 3. [`limits`]: the run is admitted, or refused with a 503.
+//! 4. [`ensemble`]: the alias's panel is asked by one fan-out, the quorum collects usable
+//!    candidates, the strategy (a judge) makes one answer of them.
+//! 5. [`upstream`]: each call goes to its provider over hyper.
+//! 6. [`telemetry`]: the run's decision is recorded once, however the run ended.
+//! 7. [`ext_proc`] again: the outcome goes back to Envoy as an immediate response, or as a stream
+//!    of them.
+//!
+//! [`config`] reads the operator's file into the types of all of these, and [`app`] binds, serves
+//! and drains.
+
+pub mod app;
+pub mod chat;
+pub mod cli;
+pub mod config;
+pub mod ensemble;
+pub mod ext_proc;
+pub mod limits;
+pub mod telemetry;
+pub mod upstream;

@@ -1,0 +1,70 @@
+//! What a call is addressed to: a direct model at a provider.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, Uri};
+
+/// Where direct models live: an endpoint, its wire format and the credentials for it.
+pub struct Provider {
+    /// The operator's name for it, unique in a configuration.
+    pub name: Arc<str>,
+    /// The wire format that it speaks.
+    pub adapter: Adapter,
+    /// Scheme, authority and path prefix, without a trailing slash.
+    pub base_url: Uri,
+    /// How calls authenticate.
+    pub credential: Credential,
+    /// The connection pool and its timeouts.
+    pub client: super::client::Client,
+}
+
+/// The wire format of a provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adapter {
+    /// OpenAI chat completions and everything compatible.
+    OpenAi,
+}
+
+/// How calls to a provider authenticate.
+#[derive(Clone)]
+pub enum Credential {
+    /// No `authorization` header.
+    None,
+    /// A fixed `authorization` value, marked sensitive so that no log shows it.
+    Fixed(HeaderValue),
+    /// The caller's own `authorization` header travels on.
+    Passthrough,
+}
+
+/// An alias for one provider model.
+pub struct DirectModel {
+    /// The alias (`display_name`).
+    pub name: Arc<str>,
+    /// Where it lives.
+    pub provider: Arc<Provider>,
+    /// The provider's name for it.
+    pub model_name: String,
+    /// The bound of one attempt, streaming included; none when the operator said 0.
+    pub timeout: Option<Duration>,
+}
+
+impl fmt::Debug for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Provider")
+            .field("name", &self.name)
+            .field("adapter", &self.adapter)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for DirectModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DirectModel")
+            .field("name", &self.name)
+            .field("provider", &self.provider.name)
+            .field("model_name", &self.model_name)
+            .finish_non_exhaustive()
+    }
+}
