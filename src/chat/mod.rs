@@ -1,1 +1,50 @@
-//! The chat-completions wire format.
+//! The chat-completions wire format: what callers send, what providers answer, and what a caller
+//! is answered.
+//!
+//! Requests stay the caller's bytes ([`Request`], [`RawObject`]); answers are [`Event`]s, whether
+//! they came in one piece or as a stream.
+
+mod answer;
+mod body;
+mod chunk;
+mod completion;
+mod error;
+mod object;
+mod request;
+mod scan;
+pub mod sse;
+mod usage;
+
+pub use answer::{Answer, Collected};
+pub use body::Body;
+pub use chunk::{Chunk, ChunkError};
+pub use completion::{Completion, CompletionError};
+pub use error::ApiError;
+pub use object::{Edit, ObjectError, RawObject};
+pub use request::{Request, RequestError};
+pub use scan::{ModelScan, Scan};
+pub use usage::Usage;
+
+/// One step of an answer, from a provider or to a caller.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A whole message, as a provider that does not stream gives it.
+    Message(Box<Completion>),
+    /// A further piece of the message.
+    Delta(Delta),
+    /// Why the message ended.
+    Finish(Box<str>),
+    /// What the answer cost its provider.
+    Usage(Usage),
+}
+
+/// A piece of a message, as its provider wrote it.
+#[derive(Clone, Debug)]
+pub struct Delta {
+    /// The `delta` object, without `role`.
+    pub json: bytes::Bytes,
+    /// The piece's `logprobs`, when its provider gave some.
+    pub logprobs: Option<Box<serde_json::value::RawValue>>,
+    /// Whether it says anything: content, reasoning, a refusal or a tool call.
+    pub speaks: bool,
+}

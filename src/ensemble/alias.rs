@@ -20,12 +20,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// A snapshot of these ensembles, found by their names.
     pub fn new(ensembles: impl IntoIterator<Item = Ensemble>) -> Self {
-        Self {
-            ensembles: ensembles
-                .into_iter()
-                .map(|e| (Arc::clone(&e.name), Arc::new(e)))
-                .collect(),
-        }
+        Self { ensembles: ensembles.into_iter().map(|e| (Arc::clone(&e.name), Arc::new(e))).collect() }
     }
 
     /// The ensemble that callers ask for by `alias`.

@@ -4,6 +4,5 @@ mod alias;
 pub mod prompt;
 
 pub use alias::{
-    Ensemble, Judge, Member, OnJudgeFailure, OnQuorumFailure, Params, SingleCandidate, Snapshot,
-    Strategy,
+    Ensemble, Judge, Member, OnJudgeFailure, OnQuorumFailure, Params, SingleCandidate, Snapshot, Strategy,
 };

@@ -1,0 +1,154 @@
+//! A chunk of a provider's stream.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::object::{ObjectError, RawObject};
+use super::{Delta, Usage};
+
+/// What a chunk of a provider's stream says.
+#[derive(Clone, Debug, Default)]
+pub struct Chunk {
+    /// A further piece of the message; none when it would say nothing to a caller.
+    pub delta: Option<Delta>,
+    /// Why the message ended.
+    pub finish_reason: Option<Box<str>>,
+    /// What the answer cost.
+    pub usage: Option<Usage>,
+}
+
+/// Why an event of a provider's stream is no chunk.
+#[derive(Debug, thiserror::Error)]
+pub enum ChunkError {
+    /// Not the JSON of one.
+    #[error("not a chat completion chunk: {0}")]
+    Syntax(#[from] serde_json::Error),
+    /// Its delta is no object with distinct keys.
+    #[error("not a delta: {0}")]
+    Delta(#[from] ObjectError),
+    /// The provider ended its stream with an error.
+    #[error("the provider sent an error event")]
+    Provider,
+}
+
+#[derive(Deserialize)]
+struct Wire<'a> {
+    #[serde(borrow, default)]
+    choices: Vec<Choice<'a>>,
+    #[serde(default)]
+    usage: Option<Usage>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Choice<'a> {
+    #[serde(borrow, default)]
+    delta: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    finish_reason: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    logprobs: Option<&'a RawValue>,
+}
+
+impl Chunk {
+    /// Reads the chunk that an event's data is.
+    ///
+    /// # Errors
+    /// When it is none, or the provider's error.
+    pub fn parse(data: &Bytes) -> Result<Self, ChunkError> {
+        let wire: Wire<'_> = serde_json::from_slice(data)?;
+        if wire.error.is_some_and(|e| e.get() != "null") {
+            return Err(ChunkError::Provider);
+        }
+        let mut chunk = Self { usage: wire.usage.filter(|u| !u.is_empty()), ..Self::default() };
+        let Some(choice) = wire.choices.into_iter().next() else {
+            return Ok(chunk);
+        };
+        chunk.finish_reason = choice.finish_reason.map(|f| f.into_owned().into_boxed_str());
+        if let Some(delta) = choice.delta.filter(|d| d.get() != "null") {
+            let raw = data.slice_ref(delta.get().as_bytes());
+            let logprobs = choice.logprobs.filter(|l| l.get() != "null").map(ToOwned::to_owned);
+            chunk.delta = Delta::read(raw, logprobs)?;
+        }
+        Ok(chunk)
+    }
+}
+
+impl Delta {
+    /// Reads a provider's delta. The role is dropped (ours has been sent, and accumulating clients
+    /// would write it twice), and with it a delta that then says nothing.
+    fn read(json: Bytes, logprobs: Option<Box<RawValue>>) -> Result<Option<Self>, ObjectError> {
+        let object = RawObject::parse(json)?;
+        let is_empty = |raw: Option<&str>| matches!(raw, None | Some("null" | "\"\"" | "[]" | "{}"));
+        let speaks = ["content", "tool_calls", "reasoning_content", "reasoning", "refusal", "function_call"]
+            .iter()
+            .any(|name| !is_empty(object.raw(name)));
+        let says_more = object.names().any(|name| name != "role" && !is_empty(object.raw(name)));
+        if !says_more && logprobs.is_none() {
+            return Ok(None);
+        }
+        let json = match object.raw("role") {
+            None => object.bytes().clone(),
+            Some(_) => object.edit().remove("role").body().to_bytes(),
+        };
+        Ok(Some(Self { json, logprobs, speaks }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(data: &'static str) -> Chunk {
+        Chunk::parse(&Bytes::from_static(data.as_bytes())).unwrap()
+    }
+
+    #[test]
+    fn a_piece_keeps_its_bytes_but_for_the_role() {
+        let c = parse(
+            r#"{"choices":[{"delta":{"role":"assistant","content":"h\u00e9","x":0.70},"finish_reason":null}]}"#,
+        );
+        let delta = c.delta.unwrap();
+        assert_eq!(delta.json, r#"{"content":"h\u00e9","x":0.70}"#);
+        assert!(delta.speaks && c.finish_reason.is_none() && c.usage.is_none());
+    }
+
+    #[test]
+    fn a_piece_that_says_nothing_is_none() {
+        for data in [
+            r#"{"choices":[{"delta":{"role":"assistant","content":"","refusal":null}}]}"#,
+            r#"{"choices":[{"delta":{}}]}"#,
+            r#"{"choices":[{}]}"#,
+            r#"{"choices":[]}"#,
+        ] {
+            assert!(parse(data).delta.is_none(), "{data}");
+        }
+        let quiet = parse(r#"{"choices":[{"delta":{"annotations":[1]}}]}"#).delta.unwrap();
+        assert!(!quiet.speaks);
+        for speaking in
+            [r#"{"reasoning_content":"x"}"#, r#"{"reasoning":"x"}"#, r#"{"tool_calls":[{"index":0}]}"#]
+        {
+            let data = format!(r#"{{"choices":[{{"delta":{speaking}}}]}}"#);
+            assert!(Chunk::parse(&Bytes::from(data)).unwrap().delta.unwrap().speaks, "{speaking}");
+        }
+    }
+
+    #[test]
+    fn finish_and_usage_are_read() {
+        let c = parse(r#"{"choices":[{"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":1}}"#);
+        assert_eq!(c.finish_reason.as_deref(), Some("stop"));
+        assert_eq!(c.usage.unwrap().count("prompt_tokens"), 1);
+    }
+
+    #[test]
+    fn an_error_event_is_an_error() {
+        let data = Bytes::from_static(br#"{"error":{"message":"secret host"}}"#);
+        let error = Chunk::parse(&data).unwrap_err();
+        assert!(matches!(error, ChunkError::Provider));
+        assert!(!error.to_string().contains("secret"));
+    }
+}

@@ -1,0 +1,196 @@
+//! A provider's whole completion.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::object::RawObject;
+use super::{Delta, Usage};
+
+/// The one choice of a completion: its message as its provider wrote it, and what Consort reads of
+/// it.
+#[derive(Clone, Debug)]
+pub struct Completion {
+    /// The `message` object.
+    pub message: Box<RawValue>,
+    /// Its text; parts of type `text` are joined.
+    pub content: Option<String>,
+    /// Its `tool_calls`, or its legacy `function_call`.
+    pub tool_calls: Option<Box<RawValue>>,
+    /// Whether it is a refusal.
+    pub refused: bool,
+    /// Why it ended.
+    pub finish_reason: Option<Box<str>>,
+    /// The choice's `logprobs`.
+    pub logprobs: Option<Box<RawValue>>,
+    /// What it cost, when that was reported.
+    pub usage: Option<Usage>,
+}
+
+/// Why bytes are no completion.
+#[derive(Debug, thiserror::Error)]
+pub enum CompletionError {
+    /// Not the JSON of one.
+    #[error("not a chat completion: {0}")]
+    Syntax(#[from] serde_json::Error),
+    /// It has no choice.
+    #[error("a chat completion without choices")]
+    NoChoice,
+}
+
+#[derive(Deserialize)]
+struct Wire<'a> {
+    #[serde(borrow, default)]
+    choices: Vec<Choice<'a>>,
+    usage: Option<Usage>,
+}
+
+#[derive(Deserialize)]
+struct Choice<'a> {
+    #[serde(borrow)]
+    message: &'a RawValue,
+    #[serde(borrow, default)]
+    finish_reason: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    logprobs: Option<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+struct Message<'a> {
+    #[serde(default)]
+    content: Content,
+    #[serde(borrow, default)]
+    tool_calls: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    function_call: Option<&'a RawValue>,
+    #[serde(default)]
+    refusal: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(untagged)]
+enum Content {
+    Text(String),
+    Parts(Vec<Part>),
+    #[default]
+    None,
+}
+
+#[derive(Deserialize)]
+struct Part {
+    text: Option<String>,
+}
+
+impl Completion {
+    /// Reads the completion that `json` is.
+    ///
+    /// # Errors
+    /// When it is none, or has no choice.
+    pub fn parse(json: &[u8]) -> Result<Self, CompletionError> {
+        let wire: Wire<'_> = serde_json::from_slice(json)?;
+        let choice = wire.choices.into_iter().next().ok_or(CompletionError::NoChoice)?;
+        let mut completion = Self::from_message(choice.message.to_owned())?;
+        completion.finish_reason = choice.finish_reason.map(|f| f.into_owned().into_boxed_str());
+        completion.logprobs = choice.logprobs.filter(|l| l.get() != "null").map(ToOwned::to_owned);
+        completion.usage = wire.usage.filter(|u| !u.is_empty());
+        Ok(completion)
+    }
+
+    /// The completion that a message alone is.
+    ///
+    /// # Errors
+    /// When it is no message object.
+    pub fn from_message(message: Box<RawValue>) -> Result<Self, CompletionError> {
+        let read: Message<'_> = serde_json::from_str(message.get())?;
+        let present = |raw: &&RawValue| !matches!(raw.get(), "null" | "[]");
+        Ok(Self {
+            content: match read.content {
+                Content::Text(text) => Some(text),
+                Content::Parts(parts) => Some(parts.into_iter().filter_map(|p| p.text).collect()),
+                Content::None => None,
+            },
+            tool_calls: read
+                .tool_calls
+                .filter(present)
+                .or(read.function_call.filter(present))
+                .map(ToOwned::to_owned),
+            refused: read.refusal.is_some_and(|r| !r.is_empty()),
+            finish_reason: None,
+            logprobs: None,
+            usage: None,
+            message,
+        })
+    }
+
+    /// The whole message as one piece of a stream: without its role, its tool calls numbered.
+    ///
+    /// # Errors
+    /// When the message's tool calls are no array of objects.
+    pub fn to_delta(&self) -> Result<Delta, CompletionError> {
+        let object = RawObject::parse(Bytes::copy_from_slice(self.message.get().as_bytes()))
+            .map_err(|e| CompletionError::Syntax(serde::de::Error::custom(e)))?;
+        let mut edit = object.edit().remove("role");
+        if object.raw("content") == Some("null") {
+            edit = edit.remove("content");
+        }
+        match object.raw("tool_calls") {
+            None => {}
+            Some("null") => edit = edit.remove("tool_calls"),
+            Some(calls) => {
+                let mut calls: Vec<serde_json::Map<String, serde_json::Value>> = serde_json::from_str(calls)?;
+                for (i, call) in calls.iter_mut().enumerate() {
+                    call.shift_insert(0, "index".to_owned(), i.into());
+                }
+                edit = edit.set("tool_calls", serde_json::to_vec(&calls)?);
+            }
+        }
+        Ok(Delta { json: edit.body().to_bytes(), logprobs: self.logprobs.clone(), speaks: true })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_message_stays_as_it_was_written() {
+        let message = r#"{"role":"assistant","content":"hi \u00e9","refusal":null,"x_vendor":{"a":0.10}}"#;
+        let json = format!(
+            r#"{{"id":"1","choices":[{{"index":0,"message":{message},"finish_reason":"stop","logprobs":null}}],"usage":null}}"#
+        );
+        let c = Completion::parse(json.as_bytes()).unwrap();
+        assert_eq!(c.message.get(), message);
+        assert_eq!(c.content.as_deref(), Some("hi é"));
+        assert!(c.tool_calls.is_none() && !c.refused && c.logprobs.is_none() && c.usage.is_none());
+        assert_eq!(c.finish_reason.as_deref(), Some("stop"));
+    }
+
+    #[test]
+    fn what_is_no_completion_is_an_error() {
+        for json in [
+            "",
+            "[]",
+            "<html>",
+            r#"{"choices":[]}"#,
+            r#"{"error":{"message":"x"}}"#,
+            r#"{"choices":[{"message":1}]}"#,
+        ] {
+            assert!(Completion::parse(json.as_bytes()).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_message_as_one_piece_numbers_its_tool_calls_and_loses_its_role() {
+        let message = r#"{"role":"assistant","content":null,"tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"{\"x\": 0.70}"}},{"id":"b"}]}"#;
+        let delta = Completion::from_message(RawValue::from_string(message.to_owned()).unwrap())
+            .unwrap()
+            .to_delta()
+            .unwrap();
+        assert_eq!(
+            delta.json,
+            r#"{"tool_calls":[{"index":0,"id":"a","type":"function","function":{"name":"f","arguments":"{\"x\": 0.70}"}},{"index":1,"id":"b"}]}"#
+        );
+    }
+}

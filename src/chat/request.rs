@@ -1,0 +1,227 @@
+//! A caller's chat-completions request.
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+use super::error::ApiError;
+use super::object::{Edit, ObjectError, RawObject};
+
+/// A chat-completions request that an ensemble can honour, as the caller wrote it.
+#[derive(Clone, Debug)]
+pub struct Request {
+    object: RawObject,
+    /// Whether the answer is to be streamed.
+    pub stream: bool,
+    /// Whether a stream is to end with a usage chunk.
+    pub include_usage: bool,
+}
+
+/// What is wrong with a caller's request.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// Not one JSON object.
+    #[error("the request body is not a valid JSON object: {0}")]
+    Syntax(#[source] serde_json::Error),
+    /// A key that comes twice means different things to different parsers.
+    #[error("the request body has the key {0:?} more than once; send each key once")]
+    Duplicate(Box<str>),
+    /// A field with a value that it cannot have.
+    #[error("'{param}' {what}")]
+    Invalid {
+        /// The field.
+        param: &'static str,
+        /// What would be right.
+        what: &'static str,
+    },
+    /// A field that an ensemble cannot honour.
+    #[error("'{param}' {what}")]
+    Unsupported {
+        /// The field.
+        param: &'static str,
+        /// Why, and what would work.
+        what: &'static str,
+    },
+}
+
+#[derive(Deserialize)]
+struct StreamOptions {
+    #[serde(default)]
+    include_usage: Option<bool>,
+}
+
+impl Request {
+    /// Reads the request that `bytes` are.
+    ///
+    /// # Errors
+    /// When they are not one JSON object with distinct keys, when a field that Consort itself reads
+    /// (`messages`, `stream`, `stream_options`) has a wrong type, or when one asks for what no
+    /// single answer of an ensemble can be (`n` above 1, audio).
+    pub fn parse(bytes: Bytes) -> Result<Self, RequestError> {
+        let object = RawObject::parse(bytes).map_err(|e| match e {
+            ObjectError::Syntax(e) => RequestError::Syntax(e),
+            ObjectError::Duplicate(key) => RequestError::Duplicate(key),
+        })?;
+        let invalid = |param, what| RequestError::Invalid { param, what };
+        let messages = object.raw("messages").unwrap_or_default();
+        if !messages.starts_with('[') || messages.get(1..).is_some_and(|m| m.trim_start() == "]") {
+            return Err(invalid("messages", "must be a non-empty array of messages"));
+        }
+        let stream =
+            object.read("stream").map_err(|_| invalid("stream", "must be true or false"))?.unwrap_or(false);
+        let options: Option<StreamOptions> = object
+            .read("stream_options")
+            .map_err(|_| invalid("stream_options", "must be an object like {\"include_usage\": true}"))?;
+        if options.is_some() && !stream {
+            return Err(invalid("stream_options", "is only allowed when 'stream' is true"));
+        }
+        let request =
+            Self { stream, include_usage: options.and_then(|o| o.include_usage).unwrap_or(false), object };
+        request.check_supported()?;
+        Ok(request)
+    }
+
+    fn check_supported(&self) -> Result<(), RequestError> {
+        let unsupported = |param, what| Err(RequestError::Unsupported { param, what });
+        match self.object.read::<u64>("n") {
+            Ok(None | Some(1)) => {}
+            Ok(_) => return unsupported("n", "must be 1: an ensemble gives one answer"),
+            Err(_) => return Err(RequestError::Invalid { param: "n", what: "must be a whole number" }),
+        }
+        match self.object.read::<Vec<Box<str>>>("modalities") {
+            Ok(wanted) if wanted.iter().flatten().all(|m| &**m == "text") => {}
+            Ok(_) => return unsupported("modalities", "must be [\"text\"]: an ensemble answers in text"),
+            Err(_) => {
+                return Err(RequestError::Invalid {
+                    param: "modalities",
+                    what: "must be an array of strings",
+                });
+            }
+        }
+        match self.object.raw("audio") {
+            None | Some("null") => Ok(()),
+            Some(_) => unsupported("audio", "is not supported: an ensemble answers in text"),
+        }
+    }
+
+    /// The JSON text of a field.
+    pub fn raw(&self, name: &str) -> Option<&str> {
+        self.object.raw(name)
+    }
+
+    /// A field as a `T`; absent, `null` or of another type reads as none.
+    pub fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Option<T> {
+        self.object.read(name).ok().flatten()
+    }
+
+    /// Whether the caller gave the field, be it `null`.
+    pub fn has(&self, name: &str) -> bool {
+        self.object.raw(name).is_some()
+    }
+
+    /// Starts an edited copy that shares the caller's bytes.
+    pub fn edit(&self) -> Edit<'_> {
+        self.object.edit()
+    }
+
+    /// The size of the body, in bytes.
+    pub fn len(&self) -> usize {
+        self.object.bytes().len()
+    }
+
+    /// Whether the body has no bytes; it never does.
+    pub fn is_empty(&self) -> bool {
+        self.object.bytes().is_empty()
+    }
+
+    /// The text of the last user message: its parts of type `text`, joined by newlines.
+    pub fn last_user_text(&self) -> String {
+        #[derive(Deserialize)]
+        struct Message {
+            role: Option<Box<str>>,
+            content: Option<Content>,
+        }
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Content {
+            Text(String),
+            Parts(Vec<Part>),
+            Other(serde::de::IgnoredAny),
+        }
+        #[derive(Deserialize)]
+        struct Part {
+            text: Option<String>,
+        }
+        let messages: Vec<Message> = self.read("messages").unwrap_or_default();
+        let last = messages.into_iter().rev().find(|m| m.role.as_deref() == Some("user"));
+        match last.and_then(|m| m.content) {
+            Some(Content::Text(text)) => text,
+            Some(Content::Parts(parts)) => {
+                let texts: Vec<String> = parts.into_iter().filter_map(|p| p.text).collect();
+                texts.join("\n")
+            }
+            Some(Content::Other(_)) | None => String::new(),
+        }
+    }
+}
+
+impl From<&RequestError> for ApiError {
+    fn from(error: &RequestError) -> Self {
+        let api = Self::invalid_request(error.to_string());
+        match error {
+            RequestError::Syntax(_) => api,
+            RequestError::Duplicate(key) => api.param(key).code("duplicate_key"),
+            RequestError::Invalid { param, .. } => api.param(param).code("invalid_value"),
+            RequestError::Unsupported { param, .. } => api.param(param).code("unsupported_parameter"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(body: &'static str) -> Result<Request, RequestError> {
+        Request::parse(Bytes::from_static(body.as_bytes()))
+    }
+
+    #[test]
+    fn stream_and_its_options_are_read() {
+        let r = parse(r#"{"messages":[{}],"stream":true,"stream_options":{"include_usage":true,"x":1}}"#)
+            .unwrap();
+        assert!(r.stream && r.include_usage);
+        let r = parse(r#"{"messages":[{}],"stream":null,"n":1,"modalities":["text"],"audio":null}"#).unwrap();
+        assert!(!r.stream && !r.include_usage);
+    }
+
+    #[test]
+    fn a_wrong_field_is_named() {
+        for (body, param, code) in [
+            (r#"{"messages":"hi"}"#, "messages", "invalid_value"),
+            (r#"{"messages":[ ]}"#, "messages", "invalid_value"),
+            (r#"{"model":"x"}"#, "messages", "invalid_value"),
+            (r#"{"messages":[{}],"stream":"yes"}"#, "stream", "invalid_value"),
+            (r#"{"messages":[{}],"stream_options":{}}"#, "stream_options", "invalid_value"),
+            (r#"{"messages":[{}],"n":2}"#, "n", "unsupported_parameter"),
+            (r#"{"messages":[{}],"n":"2"}"#, "n", "invalid_value"),
+            (r#"{"messages":[{}],"modalities":["text","audio"]}"#, "modalities", "unsupported_parameter"),
+            (r#"{"messages":[{}],"audio":{"voice":"x"}}"#, "audio", "unsupported_parameter"),
+            (r#"{"messages":[{}],"model":"a","model":"b"}"#, "model", "duplicate_key"),
+        ] {
+            let error = ApiError::from(&parse(body).unwrap_err());
+            assert_eq!(
+                (error.status, error.param.as_deref(), error.code.as_deref()),
+                (400, Some(param), Some(code)),
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_last_user_text_is_that_of_its_text_parts() {
+        let r = parse(
+            r#"{"messages":[{"role":"user","content":"one"},{"role":"user","content":[{"type":"text","text":"two"},{"type":"image_url","image_url":{"url":"x"}},{"type":"text","text":"three"}]},{"role":"assistant","content":"no"}]}"#,
+        )
+        .unwrap();
+        assert_eq!(r.last_user_text(), "two\nthree");
+    }
+}
