@@ -1,1 +1,168 @@
-//! Placeholder.
+//! The composition root: bind, serve, drain.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::service::ext_proc::v3::external_processor_server::ExternalProcessorServer;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+use tonic::transport::server::{Router, TcpIncoming};
+use tracing::{info, warn};
+
+use crate::config::{Address, Config};
+use crate::ensemble::{Runner, Snapshot};
+use crate::ext_proc::Service;
+use crate::limits::Admission;
+use crate::upstream::HttpCaller;
+
+/// What Envoy may send in one message beyond a body of the allowed size: headers, metadata, and
+/// what it reads past its own buffer limit.
+const MESSAGE_SLACK: usize = 2 << 20;
+/// Callers that connect and vanish in one burst reset as many streams; the default of 20 would end
+/// the connection that all the others share.
+const MAX_PENDING_RESETS: usize = 65_536;
+/// How long a drain waits for runs without a bound of their own.
+const DRAIN: Duration = Duration::from_secs(60);
+
+/// Why the service ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A listener could not be bound.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// As configured.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The gRPC server failed.
+    #[error("the ext_proc server failed")]
+    Serve(#[from] tonic::transport::Error),
+    /// Signals cannot be listened for.
+    #[error("cannot listen for signals")]
+    Signals(#[source] io::Error),
+}
+
+/// A bound listener.
+#[derive(Debug)]
+pub enum Listener {
+    /// A TCP socket.
+    Tcp(TcpListener),
+    /// A Unix domain socket.
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Binds `address`. A Unix socket that nobody listens on any more is replaced.
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub async fn bind(address: &Address) -> Result<Self, Error> {
+        let bound = match address {
+            Address::Tcp(host_port) => TcpListener::bind(host_port).await.map(Self::Tcp),
+            Address::Unix(path) => {
+                if std::os::unix::net::UnixStream::connect(path).is_err() && path.exists() {
+                    // A stale one of an earlier process; binding says it if this fails.
+                    let _gone = std::fs::remove_file(path);
+                }
+                UnixListener::bind(path).map(Self::Unix)
+            }
+        };
+        bound.map_err(|source| Error::Bind { address: address.to_string(), source })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> String {
+        match self {
+            Self::Tcp(tcp) => tcp.local_addr().map_or_else(|e| e.to_string(), |a| a.to_string()),
+            Self::Unix(unix) => match unix.local_addr() {
+                Ok(address) => format!("unix:{}", address.as_pathname().unwrap_or("".as_ref()).display()),
+                Err(e) => e.to_string(),
+            },
+        }
+    }
+}
+
+/// Binds, serves until SIGTERM or SIGINT, drains.
+///
+/// # Errors
+/// When a listener cannot be bound, or the server fails.
+pub async fn serve(config: Config) -> Result<(), Error> {
+    let listener = Listener::bind(&config.listen.ext_proc).await?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+    let shutdown = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    run(listener, config, shutdown).await
+}
+
+/// Serves on `listener` until `shutdown`, then lets what runs finish.
+///
+/// # Errors
+/// When the server fails.
+pub async fn run(listener: Listener, config: Config, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+    let runner = Runner::new(Arc::new(HttpCaller), Admission::new(config.max_inflight));
+    let max_message_bytes = config.ext_proc.max_request_bytes.saturating_add(MESSAGE_SLACK);
+    let drain = longest_run(&config.snapshot);
+    let ensembles = config.snapshot.ensembles().count();
+    let service = Service::new(config.snapshot, runner, config.ext_proc);
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<ExternalProcessorServer<Service>>().await;
+    let router = Server::builder()
+        .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
+        .http2_adaptive_window(Some(true))
+        .add_service(health_service)
+        .add_service(
+            ExternalProcessorServer::new(service)
+                .max_decoding_message_size(max_message_bytes)
+                .max_encoding_message_size(usize::MAX),
+        );
+    info!(addr = %listener.address(), ensembles, "listening");
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = accept(router, listener, async {
+        // A sender that is gone means the same.
+        let _stop = stopped.await;
+    });
+    tokio::pin!(serving);
+    tokio::select! {
+        ended = &mut serving => return ended,
+        () = shutdown => {}
+    }
+    info!(limit_s = drain.as_secs(), "draining");
+    health.set_not_serving::<ExternalProcessorServer<Service>>().await;
+    drop(stop);
+    if tokio::time::timeout(drain, serving).await.is_err() {
+        warn!("some runs were still going on at the end of the drain");
+    }
+    info!("stopped");
+    Ok(())
+}
+
+async fn accept(router: Router, listener: Listener, stop: impl Future<Output = ()>) -> Result<(), Error> {
+    match listener {
+        Listener::Tcp(tcp) => {
+            let incoming = TcpIncoming::from(tcp).with_nodelay(Some(true));
+            router.serve_with_incoming_shutdown(incoming, stop).await?;
+        }
+        Listener::Unix(unix) => {
+            router.serve_with_incoming_shutdown(UnixListenerStream::new(unix), stop).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The longest that a run may take by its own bounds.
+fn longest_run(snapshot: &Snapshot) -> Duration {
+    let bounds = snapshot.ensembles().map(|e| {
+        // Panel, judge and its fallback, each with the whole timeout.
+        e.deadline.or(e.timeout.map(|timeout| timeout * 3)).unwrap_or(DRAIN)
+    });
+    bounds.max().unwrap_or(DRAIN)
+}

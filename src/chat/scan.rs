@@ -136,7 +136,7 @@ impl ModelScan {
             if escape {
                 let (byte, rest) = piece.split_first()?;
                 self.take(&[*byte], limit);
-                (piece, escape) = (rest, false);
+                piece = rest;
                 self.set_escape(false);
             }
             let Some(at) = memchr2(b'"', b'\\', piece) else {

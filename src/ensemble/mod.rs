@@ -1,8 +1,17 @@
 //! An alias becomes an answer: panel, quorum, strategy, outcome.
 
 mod alias;
+mod candidate;
+mod error;
+mod panel;
 pub mod prompt;
+mod quorum;
+mod run;
+mod strategy;
 
 pub use alias::{
     Ensemble, Judge, Member, OnJudgeFailure, OnQuorumFailure, Params, SingleCandidate, Snapshot, Strategy,
 };
+pub use candidate::Candidate;
+pub use error::RunError;
+pub use run::{Context, Failed, Head, Outcome, Runner};

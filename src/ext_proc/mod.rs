@@ -1,5 +1,34 @@
 //! Envoy's door: the external processing protocol.
+//!
+//! [`service`](Service) speaks gRPC, `exchange` is the protocol without I/O, `answer` drives a run
+//! and `reply` spells what Envoy is told.
 
+mod answer;
+mod exchange;
+mod headers;
+mod reply;
+mod service;
 mod settings;
 
+pub use service::Service;
 pub use settings::{ModeOverride, Settings};
+
+/// The parts of Envoy's API that this door speaks.
+mod pb {
+    pub(super) use envoy_types::pb::envoy::config::core::v3::{
+        HeaderMap, HeaderValue, HeaderValueOption, header_value_option::HeaderAppendAction,
+    };
+    pub(super) use envoy_types::pb::envoy::extensions::filters::http::ext_proc::v3::{
+        ProcessingMode,
+        processing_mode::{BodySendMode, HeaderSendMode},
+    };
+    pub(super) use envoy_types::pb::envoy::service::ext_proc::v3::{
+        BodyMutation, BodyResponse, CommonResponse, HeaderMutation, HeadersResponse, HttpBody, HttpHeaders,
+        ImmediateResponse, ProcessingRequest, ProcessingResponse, StreamedBodyResponse,
+        StreamedImmediateResponse, TrailersResponse, body_mutation::Mutation,
+        external_processor_server::ExternalProcessor, processing_request::Request,
+        processing_response::Response, streamed_immediate_response,
+    };
+    pub(super) use envoy_types::pb::envoy::r#type::v3::HttpStatus;
+    pub(super) use envoy_types::pb::google::protobuf::Duration;
+}

@@ -1,1 +1,5 @@
 //! What bounds a run before it begins.
+
+mod admission;
+
+pub use admission::{Admission, Permit};

@@ -1,6 +1,12 @@
 //! The calls beneath an ensemble: one provider, one model, one attempt at a time.
 
-pub mod client;
+mod adapter;
+mod caller;
+mod client;
+mod failure;
 mod model;
 
+pub use caller::{Call, Caller, Events, HttpCaller, Passed, bound};
+pub use client::{Client, ClientSettings};
+pub use failure::{Failure, ProviderError};
 pub use model::{Adapter, Credential, DirectModel, Provider};

@@ -1,0 +1,141 @@
+//! Why a run gave no answer, and what its caller is told.
+
+use std::time::Duration;
+
+use crate::chat::ApiError;
+use crate::upstream::{DirectModel, Failure, ProviderError};
+
+/// Why a run gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Too many runs are in flight; nobody was asked.
+    #[error("too many requests are being answered; try again soon")]
+    Overloaded,
+    /// Every member says that the request is wrong.
+    #[error("{}", error.message)]
+    Refused {
+        /// The status that they gave.
+        status: u16,
+        /// What the first of them in panel order said, made safe.
+        error: ProviderError,
+    },
+    /// Every member is over its limit.
+    #[error("every model of this ensemble is over its rate limit")]
+    RateLimited {
+        /// The soonest that one of them will answer again.
+        retry_after: Option<Duration>,
+    },
+    /// Every member refused our credentials.
+    #[error("the models of this ensemble refused their credentials; its operator can mend this")]
+    UpstreamAuth,
+    /// Too few usable answers.
+    #[error("{got} of the {needed} answers needed came from this ensemble's models")]
+    QuorumNotMet {
+        /// How many there were.
+        got: usize,
+        /// How many were needed.
+        needed: usize,
+    },
+    /// Nobody answered in time.
+    #[error("this ensemble did not answer in time")]
+    Timeout,
+    /// The judge gave no answer.
+    #[error("the answers could not be combined")]
+    Judge(Cause),
+    /// The judge's answer broke off after the caller had seen some of it.
+    #[error("the answer broke off")]
+    BrokenOff(Cause),
+    /// The answer is larger than may be held.
+    #[error("the answer is larger than {max_bytes} bytes")]
+    TooLarge {
+        /// The bound.
+        max_bytes: usize,
+    },
+    /// A defect of ours.
+    #[error("internal error")]
+    Internal,
+}
+
+/// What a failed judge call looks like from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Out of time.
+    Timeout,
+    /// Over its rate limit.
+    RateLimited(Option<Duration>),
+    /// Anything else.
+    Upstream,
+}
+
+impl Cause {
+    /// What a failed call looks like from outside.
+    pub fn of(failure: &Failure) -> Self {
+        match failure {
+            Failure::Timeout => Self::Timeout,
+            Failure::Status { status, retry_after, .. } if status.as_u16() == 429 => {
+                Self::RateLimited(*retry_after)
+            }
+            _ => Self::Upstream,
+        }
+    }
+}
+
+impl From<&RunError> for ApiError {
+    fn from(error: &RunError) -> Self {
+        let api = |status: u16, code: &'static str| Self::new(status, error.to_string()).code(code);
+        match error {
+            RunError::Overloaded => api(503, "overloaded").retry_after(Some(1)),
+            RunError::Refused { status, error } => {
+                let mut refused = Self::new(*status, &*error.message).no_retry();
+                refused.param.clone_from(&error.param);
+                refused.code = error.code.clone().map(Into::into);
+                refused
+            }
+            RunError::RateLimited { retry_after } => {
+                api(429, "rate_limit_exceeded").retry_after(seconds(*retry_after))
+            }
+            RunError::UpstreamAuth => api(502, "upstream_auth").no_retry(),
+            RunError::QuorumNotMet { .. } => api(502, "quorum_not_met").no_retry(),
+            RunError::Timeout => api(504, "ensemble_timeout").no_retry(),
+            RunError::Judge(cause) | RunError::BrokenOff(cause) => match cause {
+                Cause::Timeout => api(504, "judge_failed").no_retry(),
+                Cause::RateLimited(after) => api(429, "judge_failed").retry_after(seconds(*after)),
+                Cause::Upstream => api(502, "judge_failed").no_retry(),
+            },
+            RunError::TooLarge { .. } => api(502, "answer_too_large").no_retry(),
+            RunError::Internal => api(500, "internal_error").no_retry(),
+        }
+    }
+}
+
+/// Whole seconds, rounded up: a client that comes back early is refused again.
+fn seconds(after: Option<Duration>) -> Option<u64> {
+    let after = after.unwrap_or(Duration::from_secs(1));
+    Some(after.as_secs() + u64::from(after.subsec_nanos() > 0))
+}
+
+/// A provider's error with everything taken out that would tell a caller who was asked.
+pub fn made_safe<'a>(
+    error: &ProviderError,
+    alias: &str,
+    models: impl Iterator<Item = &'a DirectModel>,
+) -> ProviderError {
+    let mut safe = error.clone();
+    // Longer names first, so that none leaves a part of another.
+    let mut names: Vec<(&str, &str)> = models
+        .flat_map(|m| {
+            let host = m.provider.base_url.host().unwrap_or_default();
+            [(&*m.model_name, alias), (&*m.name, alias), (host, "upstream"), (&*m.provider.name, "upstream")]
+        })
+        .filter(|(name, _)| !name.is_empty() && *name != alias)
+        .collect();
+    names.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
+    for text in [Some(&mut safe.message), safe.param.as_mut(), safe.code.as_mut()].into_iter().flatten() {
+        for (name, shown) in &names {
+            if text.contains(name) {
+                *text = text.replace(name, shown);
+            }
+        }
+    }
+    safe
+}

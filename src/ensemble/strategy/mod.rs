@@ -1,0 +1,3 @@
+//! How candidates become one answer.
+
+pub(super) mod judge;

@@ -1,0 +1,321 @@
+//! The protocol without I/O: a message in, a step out. It holds no clock and no socket.
+
+use std::sync::Arc;
+
+use super::headers::RequestHead;
+use super::pb::{self, BodySendMode};
+use super::{ModeOverride, reply};
+use crate::chat::{ApiError, ModelScan, Scan};
+use crate::ensemble::{Ensemble, Snapshot};
+
+/// One HTTP request, as Envoy tells it.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    snapshot: Arc<Snapshot>,
+    mode_override: ModeOverride,
+    max_request_bytes: usize,
+    phase: Phase,
+    head: RequestHead,
+    scan: ModelScan,
+    /// The ensemble that the request asks for, once that is known.
+    ensemble: Option<Arc<Ensemble>>,
+    held: Held,
+    notice: Option<Notice>,
+}
+
+/// What is to be done next.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Send these and read on.
+    Send(Vec<pb::ProcessingResponse>),
+    /// Send these; nothing more is to be said.
+    Finish(Vec<pb::ProcessingResponse>),
+    /// An alias's request is complete: answer it.
+    Answer(Box<Asked>),
+    /// Envoy said what it may not say here.
+    Break(Violation),
+}
+
+/// An alias's complete request.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) ensemble: Arc<Ensemble>,
+    pub(super) body: Vec<u8>,
+    pub(super) head: RequestHead,
+    /// Whether Envoy can stream an immediate response in this mode.
+    pub(super) can_stream: bool,
+}
+
+/// Something that an operator should know, and the caller will not tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Notice {
+    /// The attachment never shows a body, so that no alias can be recognised.
+    NoBody,
+    /// The attachment's body mode is none that Consort can answer from.
+    UnsupportedMode,
+}
+
+/// A message out of turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Violation {
+    #[error("the first message is not the request's headers")]
+    NoHeaders,
+    #[error("the request's headers came twice")]
+    HeadersTwice,
+    #[error("a message without content")]
+    Empty,
+    #[error("a buffered body came in pieces")]
+    Pieces,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing has come yet.
+    Start,
+    /// The headers' answer is held back until the body tells where the request goes.
+    Hold,
+    /// An alias's body is being collected.
+    Collect,
+    /// No alias: what comes is handed back.
+    Echo,
+    /// Envoy keeps the body and shows it whole.
+    Buffered,
+    /// Envoy keeps the body and shows it in vain.
+    Ignore,
+    /// The body was asked for by an override that has not shown any effect yet.
+    Override,
+    /// The request is complete, or was never wanted.
+    Over,
+}
+
+/// The pieces of a body that is held back. A single piece is not copied.
+#[derive(Debug, Default)]
+struct Held {
+    pieces: Vec<Vec<u8>>,
+    len: usize,
+}
+
+impl Exchange {
+    pub(super) fn new(
+        snapshot: Arc<Snapshot>,
+        mode_override: ModeOverride,
+        max_request_bytes: usize,
+    ) -> Self {
+        Self {
+            snapshot,
+            mode_override,
+            max_request_bytes,
+            phase: Phase::Start,
+            head: RequestHead::default(),
+            scan: ModelScan::default(),
+            ensemble: None,
+            held: Held::default(),
+            notice: None,
+        }
+    }
+
+    /// Takes the next message.
+    pub(super) fn receive(&mut self, message: pb::ProcessingRequest) -> Step {
+        let Some(request) = message.request else {
+            return Step::Break(Violation::Empty);
+        };
+        match (self.phase, request) {
+            (Phase::Over, _) => Step::Send(Vec::new()),
+            (Phase::Start, pb::Request::RequestHeaders(headers)) => {
+                let base = message.protocol_config.map(|c| c.request_body_mode());
+                self.begin(&headers, base)
+            }
+            // The request ended elsewhere: some other filter or Envoy itself has answered it.
+            (
+                _,
+                request @ (pb::Request::ResponseHeaders(_)
+                | pb::Request::ResponseBody(_)
+                | pb::Request::ResponseTrailers(_)),
+            ) => self.over(reply::pass_response(&request).into_iter().collect()),
+            (Phase::Start, _) => Step::Break(Violation::NoHeaders),
+            (_, pb::Request::RequestHeaders(_)) => Step::Break(Violation::HeadersTwice),
+            (phase, pb::Request::RequestBody(piece)) => self.body(phase, piece),
+            (phase, pb::Request::RequestTrailers(_)) => self.trailers(phase),
+        }
+    }
+
+    /// Whether the body was asked for and nothing has come of it: when the stream ends here, Envoy
+    /// has refused the override, or the caller has left before its first byte.
+    pub(super) fn awaits_override(&self) -> bool {
+        self.phase == Phase::Override
+    }
+
+    /// The id under which the request is logged.
+    pub(super) fn request_id(&self) -> Arc<str> {
+        self.head.request_id()
+    }
+
+    /// What an operator should know of the last step.
+    pub(super) fn take_notice(&mut self) -> Option<Notice> {
+        self.notice.take()
+    }
+
+    fn begin(&mut self, headers: &pb::HttpHeaders, base: Option<BodySendMode>) -> Step {
+        if headers.end_of_stream {
+            return self.over(vec![reply::pass_headers()]);
+        }
+        self.head = RequestHead::read(headers);
+        let is_wanted = self.head.may_be_chat();
+        match base {
+            Some(BodySendMode::None) if !is_wanted => self.over(vec![reply::pass_headers()]),
+            Some(BodySendMode::None | BodySendMode::Streamed)
+                if is_wanted && self.mode_override == ModeOverride::Standalone =>
+            {
+                self.phase = Phase::Override;
+                Step::Send(vec![reply::body_wanted()])
+            }
+            Some(BodySendMode::None) => {
+                self.notice = Some(Notice::NoBody);
+                self.over(vec![reply::pass_headers()])
+            }
+            Some(BodySendMode::FullDuplexStreamed) if is_wanted => {
+                self.phase = Phase::Hold;
+                Step::Send(Vec::new())
+            }
+            Some(BodySendMode::FullDuplexStreamed) => {
+                self.phase = Phase::Echo;
+                Step::Send(vec![reply::pass_headers()])
+            }
+            // Envoys that do not tell their mode are older than the others.
+            Some(BodySendMode::Buffered) | None if is_wanted => {
+                self.phase = Phase::Buffered;
+                Step::Send(vec![reply::pass_headers()])
+            }
+            _ => {
+                self.notice = is_wanted.then_some(Notice::UnsupportedMode);
+                self.phase = Phase::Ignore;
+                Step::Send(vec![reply::pass_headers()])
+            }
+        }
+    }
+
+    fn body(&mut self, phase: Phase, piece: pb::HttpBody) -> Step {
+        let end = piece.end_of_stream;
+        match phase {
+            Phase::Hold | Phase::Override => {
+                self.phase = Phase::Hold;
+                let scan = self.scan.feed(&piece.body);
+                self.held.push(piece.body);
+                self.decide(scan, end)
+            }
+            Phase::Collect => {
+                self.held.push(piece.body);
+                self.collect(end)
+            }
+            Phase::Echo => self.send(reply::echo(piece.body, end).collect(), end),
+            Phase::Buffered => match self.scan.feed(&piece.body) {
+                Scan::Model(model) if self.takes(&model) => {
+                    self.held.push(piece.body);
+                    if end { self.answer(false) } else { Step::Break(Violation::Pieces) }
+                }
+                _ => self.send(vec![reply::pass_body()], end),
+            },
+            Phase::Ignore => self.send(vec![reply::pass_body()], end),
+            Phase::Start | Phase::Over => Step::Send(Vec::new()),
+        }
+    }
+
+    fn trailers(&mut self, phase: Phase) -> Step {
+        match phase {
+            Phase::Hold | Phase::Override => {
+                let mut replies = self.release(false);
+                replies.push(reply::pass_trailers());
+                self.over(replies)
+            }
+            Phase::Collect => self.collect(true),
+            Phase::Echo | Phase::Buffered | Phase::Ignore => self.over(vec![reply::pass_trailers()]),
+            Phase::Start | Phase::Over => Step::Send(Vec::new()),
+        }
+    }
+
+    /// Where a held request goes, as far as is known.
+    fn decide(&mut self, scan: Scan, end: bool) -> Step {
+        match scan {
+            Scan::Model(model) if self.takes(&model) => {
+                self.phase = Phase::Collect;
+                self.collect(end)
+            }
+            Scan::More if !end => {
+                // Beyond the bound nothing more can be held, and an alias must not slip by unseen.
+                if self.held.len > self.max_request_bytes { self.too_large() } else { Step::Send(Vec::new()) }
+            }
+            Scan::More | Scan::Model(_) | Scan::None => {
+                self.phase = Phase::Echo;
+                let replies = self.release(end);
+                self.send(replies, end)
+            }
+        }
+    }
+
+    /// Whether the model is an alias of ours, which is then remembered.
+    fn takes(&mut self, model: &str) -> bool {
+        self.ensemble = self.snapshot.ensemble(model).map(Arc::clone);
+        self.ensemble.is_some()
+    }
+
+    /// Lets go on what was held.
+    fn release(&mut self, end: bool) -> Vec<pb::ProcessingResponse> {
+        let pieces = std::mem::take(&mut self.held).pieces;
+        let last = pieces.len();
+        let echoed =
+            pieces.into_iter().enumerate().flat_map(|(i, piece)| reply::echo(piece, end && i + 1 == last));
+        std::iter::once(reply::pass_headers()).chain(echoed).collect()
+    }
+
+    fn collect(&mut self, end: bool) -> Step {
+        if self.held.len > self.max_request_bytes {
+            self.too_large()
+        } else if end {
+            self.answer(true)
+        } else {
+            Step::Send(Vec::new())
+        }
+    }
+
+    fn answer(&mut self, can_stream: bool) -> Step {
+        if self.held.len > self.max_request_bytes {
+            return self.too_large();
+        }
+        self.phase = Phase::Over;
+        let Some(ensemble) = self.ensemble.take() else {
+            return Step::Break(Violation::Empty);
+        };
+        let body = std::mem::take(&mut self.held).into_body();
+        let head = std::mem::take(&mut self.head);
+        Step::Answer(Box::new(Asked { ensemble, body, head, can_stream }))
+    }
+
+    fn too_large(&mut self) -> Step {
+        let message = format!("the request body is larger than {} bytes", self.max_request_bytes);
+        let error = ApiError::new(413, message).code("request_too_large");
+        self.over(vec![reply::error(&error, None, &self.head.request_id())])
+    }
+
+    fn send(&mut self, replies: Vec<pb::ProcessingResponse>, end: bool) -> Step {
+        if end { self.over(replies) } else { Step::Send(replies) }
+    }
+
+    fn over(&mut self, replies: Vec<pb::ProcessingResponse>) -> Step {
+        self.phase = Phase::Over;
+        Step::Finish(replies)
+    }
+}
+
+impl Held {
+    fn push(&mut self, piece: Vec<u8>) {
+        self.len += piece.len();
+        self.pieces.push(piece);
+    }
+
+    fn into_body(self) -> Vec<u8> {
+        match <[Vec<u8>; 1]>::try_from(self.pieces) {
+            Ok([whole]) => whole,
+            Err(pieces) => pieces.concat(),
+        }
+    }
+}

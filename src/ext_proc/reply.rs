@@ -1,0 +1,202 @@
+//! What Envoy is told, spelled in its messages.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::pb;
+use super::pb::streamed_immediate_response::Response as Streamed;
+use crate::chat::ApiError;
+use crate::ensemble::Head;
+
+/// Envoy's own bound on a message of a body that it is handed back.
+const MAX_PIECE: usize = 64 << 10;
+
+/// A header of an answer.
+pub(super) type Field = (&'static str, String);
+
+fn response(response: pb::Response) -> pb::ProcessingResponse {
+    pb::ProcessingResponse { response: Some(response), ..pb::ProcessingResponse::default() }
+}
+
+/// Asks for the body, and nothing else: everything of the override is spelled out since Envoy
+/// compares it with the allowed ones field by field.
+pub(super) fn body_wanted() -> pb::ProcessingResponse {
+    pb::ProcessingResponse {
+        mode_override: Some(pb::ProcessingMode {
+            request_header_mode: pb::HeaderSendMode::Default.into(),
+            request_body_mode: pb::BodySendMode::FullDuplexStreamed.into(),
+            request_trailer_mode: pb::HeaderSendMode::Send.into(),
+            response_header_mode: pb::HeaderSendMode::Skip.into(),
+            response_body_mode: pb::BodySendMode::None.into(),
+            response_trailer_mode: pb::HeaderSendMode::Skip.into(),
+        }),
+        ..pb::ProcessingResponse::default()
+    }
+}
+
+/// Asks for more time; Envoy takes it once per message that it waits for.
+pub(super) fn more_time(timeout: Duration) -> pb::ProcessingResponse {
+    pb::ProcessingResponse {
+        override_message_timeout: Some(pb::Duration {
+            seconds: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            nanos: i32::try_from(timeout.subsec_nanos()).unwrap_or(0),
+        }),
+        ..pb::ProcessingResponse::default()
+    }
+}
+
+/// Lets the request's headers go on.
+pub(super) fn pass_headers() -> pb::ProcessingResponse {
+    let unchanged = pb::HeadersResponse { response: Some(pb::CommonResponse::default()) };
+    response(pb::Response::RequestHeaders(unchanged))
+}
+
+/// Lets a piece of the body that Envoy kept go on.
+pub(super) fn pass_body() -> pb::ProcessingResponse {
+    let unchanged = pb::BodyResponse { response: Some(pb::CommonResponse::default()) };
+    response(pb::Response::RequestBody(unchanged))
+}
+
+/// Lets the request's trailers go on.
+pub(super) fn pass_trailers() -> pb::ProcessingResponse {
+    response(pb::Response::RequestTrailers(pb::TrailersResponse::default()))
+}
+
+/// Lets what Envoy says of a response go on.
+pub(super) fn pass_response(of: &pb::Request) -> Option<pb::ProcessingResponse> {
+    Some(response(match of {
+        pb::Request::ResponseHeaders(_) => pb::Response::ResponseHeaders(pb::HeadersResponse::default()),
+        pb::Request::ResponseBody(_) => pb::Response::ResponseBody(pb::BodyResponse::default()),
+        pb::Request::ResponseTrailers(_) => pb::Response::ResponseTrailers(pb::TrailersResponse::default()),
+        _ => return None,
+    }))
+}
+
+/// Hands back a piece of the body that Envoy did not keep.
+pub(super) fn echo(body: Vec<u8>, end_of_stream: bool) -> impl Iterator<Item = pb::ProcessingResponse> {
+    let streamed = |body, end_of_stream| {
+        let piece = pb::StreamedBodyResponse { body, end_of_stream, ..pb::StreamedBodyResponse::default() };
+        let mutation = pb::BodyMutation { mutation: Some(pb::Mutation::StreamedResponse(piece)) };
+        let common = pb::CommonResponse { body_mutation: Some(mutation), ..pb::CommonResponse::default() };
+        response(pb::Response::RequestBody(pb::BodyResponse { response: Some(common) }))
+    };
+    let (whole, large) = if body.len() <= MAX_PIECE { (Some(body), Vec::new()) } else { (None, body) };
+    let pieces = large.len().div_ceil(MAX_PIECE);
+    let cut: Vec<Vec<u8>> = large.chunks(MAX_PIECE).map(<[u8]>::to_vec).collect();
+    whole.map(|body| streamed(body, end_of_stream)).into_iter().chain(
+        cut.into_iter().enumerate().map(move |(i, piece)| streamed(piece, end_of_stream && i + 1 == pieces)),
+    )
+}
+
+/// A whole answer.
+pub(super) fn immediate(
+    status: u16,
+    fields: Vec<Field>,
+    body: &Bytes,
+    details: String,
+) -> pb::ProcessingResponse {
+    let set_headers = fields
+        .into_iter()
+        .map(|(name, value)| pb::HeaderValueOption {
+            header: Some(header(name, value)),
+            append_action: pb::HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
+            ..pb::HeaderValueOption::default()
+        })
+        .collect();
+    response(pb::Response::ImmediateResponse(pb::ImmediateResponse {
+        status: Some(pb::HttpStatus { code: status.into() }),
+        headers: Some(pb::HeaderMutation { set_headers, ..pb::HeaderMutation::default() }),
+        body: body.to_vec(),
+        details,
+        ..pb::ImmediateResponse::default()
+    }))
+}
+
+/// An error, with what is known of its run.
+pub(super) fn error(error: &ApiError, head: Option<&Head>, request_id: &str) -> pb::ProcessingResponse {
+    let mut fields = fields("application/json", head, request_id);
+    if let Some(seconds) = error.retry_after {
+        fields.push(("retry-after", seconds.to_string()));
+    }
+    if let Some(should) = error.should_retry {
+        fields.push(("x-should-retry", should.to_string()));
+    }
+    let code = error.code.as_deref().unwrap_or(error.kind);
+    immediate(error.status, fields, &error.to_json(), format!("consort_{code}"))
+}
+
+/// The beginning of a streamed answer.
+pub(super) fn stream_head(fields: Vec<Field>) -> pb::ProcessingResponse {
+    let status = header(":status", "200".to_owned());
+    let headers = std::iter::once(status).chain(fields.into_iter().map(|(n, v)| header(n, v))).collect();
+    streamed(Streamed::HeadersResponse(pb::HttpHeaders {
+        headers: Some(pb::HeaderMap { headers }),
+        ..pb::HttpHeaders::default()
+    }))
+}
+
+/// A piece of a streamed answer.
+pub(super) fn stream_piece(body: &Bytes, end_of_stream: bool) -> pb::ProcessingResponse {
+    streamed(Streamed::BodyResponse(pb::StreamedBodyResponse {
+        body: body.to_vec(),
+        end_of_stream,
+        ..pb::StreamedBodyResponse::default()
+    }))
+}
+
+fn streamed(part: Streamed) -> pb::ProcessingResponse {
+    response(pb::Response::StreamedImmediateResponse(pb::StreamedImmediateResponse { response: Some(part) }))
+}
+
+fn header(name: &str, value: String) -> pb::HeaderValue {
+    pb::HeaderValue { key: name.to_owned(), raw_value: value.into_bytes(), ..pb::HeaderValue::default() }
+}
+
+/// The headers of an answer.
+pub(super) fn fields(content_type: &'static str, head: Option<&Head>, request_id: &str) -> Vec<Field> {
+    let mut fields = vec![("content-type", content_type.to_owned()), ("x-request-id", request_id.to_owned())];
+    let Some(head) = head else {
+        return fields;
+    };
+    fields.push(("x-ensemble-alias", head.alias.to_string()));
+    fields.push(("x-ensemble-strategy", head.strategy.to_owned()));
+    fields.push(("x-ensemble-panel", head.panel.to_string()));
+    if let Some(outcome) = head.outcome {
+        fields.push(("x-ensemble-responses", head.responses.to_string()));
+        fields.push(("x-ensemble-outcome", outcome.to_owned()));
+        let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+        let judge = head.judge_time.map(|time| format!(", judge;dur={:.1}", ms(time))).unwrap_or_default();
+        fields.push(("server-timing", format!("panel;dur={:.1}{judge}", ms(head.panel_time))));
+    }
+    fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces(size: usize, end: bool) -> Vec<(usize, bool)> {
+        echo(vec![7; size], end)
+            .map(|reply| {
+                let Some(pb::Response::RequestBody(pb::BodyResponse { response: Some(common) })) =
+                    reply.response
+                else {
+                    panic!("not a body response");
+                };
+                let Some(pb::Mutation::StreamedResponse(piece)) = common.body_mutation.unwrap().mutation
+                else {
+                    panic!("not streamed");
+                };
+                (piece.body.len(), piece.end_of_stream)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_large_piece_is_handed_back_in_pieces_that_envoy_takes() {
+        assert_eq!(pieces(0, true), [(0, true)]);
+        assert_eq!(pieces(MAX_PIECE, false), [(MAX_PIECE, false)]);
+        assert_eq!(pieces(MAX_PIECE * 2 + 1, true), [(MAX_PIECE, false), (MAX_PIECE, false), (1, true)]);
+    }
+}

@@ -1,0 +1,171 @@
+//! The gRPC service that Envoy's filter calls: one stream per HTTP request.
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_stream::stream;
+use futures_util::{Stream, StreamExt};
+use tonic::{Code, Request, Response, Status, Streaming};
+use tracing::{error, warn};
+
+use super::exchange::{Asked, Exchange, Notice, Step};
+use super::{Settings, answer, pb, reply};
+use crate::chat::ApiError;
+use crate::ensemble::{Runner, Snapshot};
+
+/// The external processor.
+#[derive(Clone)]
+pub struct Service {
+    snapshot: Arc<Snapshot>,
+    runner: Runner,
+    settings: Arc<Settings>,
+    told: Arc<Told>,
+}
+
+/// What an operator has been told already: once is enough for what every request would repeat.
+#[derive(Debug, Default)]
+struct Told {
+    no_body: AtomicBool,
+    unsupported_mode: AtomicBool,
+}
+
+type Replies = Pin<Box<dyn Stream<Item = Result<pb::ProcessingResponse, Status>> + Send>>;
+
+impl Service {
+    /// A processor that takes the requests of these aliases.
+    pub fn new(snapshot: Arc<Snapshot>, runner: Runner, settings: Settings) -> Self {
+        Self { snapshot, runner, settings: Arc::new(settings), told: Arc::default() }
+    }
+
+    /// Everything happens inside the stream that tonic polls: when Envoy drops it, all of it stops.
+    fn converse(
+        self,
+        mut inbound: Streaming<pb::ProcessingRequest>,
+    ) -> impl Stream<Item = Result<pb::ProcessingResponse, Status>> {
+        stream! {
+            let mut exchange =
+                Exchange::new(Arc::clone(&self.snapshot), self.settings.mode_override, self.settings.max_request_bytes);
+            let asked = loop {
+                let message = match inbound.message().await {
+                    Ok(Some(message)) => message,
+                    Ok(None) => {
+                        self.left(&exchange);
+                        return;
+                    }
+                    Err(status) => {
+                        if let Some(reply) = self.broken(&exchange, &status) {
+                            yield Ok(reply);
+                        }
+                        return;
+                    }
+                };
+                let step = exchange.receive(message);
+                if let Some(notice) = exchange.take_notice() {
+                    self.tell(notice);
+                }
+                match step {
+                    Step::Send(replies) => {
+                        for reply in replies {
+                            yield Ok(reply);
+                        }
+                    }
+                    Step::Finish(replies) => {
+                        for reply in replies {
+                            yield Ok(reply);
+                        }
+                        return;
+                    }
+                    Step::Answer(asked) => break asked,
+                    Step::Break(violation) => {
+                        warn!(%violation, "protocol violation by Envoy");
+                        yield Err(Status::failed_precondition(violation.to_string()));
+                        return;
+                    }
+                }
+            };
+            let mut replies = pin!(self.answer(*asked));
+            loop {
+                tokio::select! {
+                    biased;
+                    () = gone(&mut inbound) => return,
+                    reply = replies.next() => match reply {
+                        Some(reply) => yield Ok(reply),
+                        None => return,
+                    },
+                }
+            }
+        }
+    }
+
+    fn answer(&self, asked: Asked) -> impl Stream<Item = pb::ProcessingResponse> + use<> {
+        answer::replies(asked, self.runner.clone(), Arc::clone(&self.settings))
+    }
+
+    /// The stream has ended without an error. As a rule the caller has left.
+    fn left(&self, exchange: &Exchange) {
+        if exchange.awaits_override() {
+            override_refused();
+        }
+    }
+
+    /// The stream has ended with an error; what Envoy can still be told.
+    fn broken(&self, exchange: &Exchange, status: &Status) -> Option<pb::ProcessingResponse> {
+        if status.code() == Code::OutOfRange {
+            // More than tonic decodes. Ending here would let a fail-open filter pass it on unseen.
+            warn!(%status, "message from Envoy over the limit");
+            let message =
+                format!("the request body is larger than {} bytes", self.settings.max_request_bytes);
+            let error = ApiError::new(413, message).code("request_too_large");
+            return Some(reply::error(&error, None, &exchange.request_id()));
+        }
+        self.left(exchange);
+        None
+    }
+
+    fn tell(&self, notice: Notice) {
+        let (told, what, remedy) = match notice {
+            Notice::NoBody => (
+                &self.told.no_body,
+                "Envoy shows no request bodies, so no alias can be recognised",
+                "set ext_proc.mode_override to standalone (Envoy 1.40 or newer), or the filter's request_body_mode to BUFFERED",
+            ),
+            Notice::UnsupportedMode => (
+                &self.told.unsupported_mode,
+                "Envoy's request_body_mode is none that Consort can answer from; aliases pass through",
+                "set the filter's request_body_mode to NONE, STREAMED, BUFFERED or FULL_DUPLEX_STREAMED",
+            ),
+        };
+        if !told.swap(true, Ordering::Relaxed) {
+            error!(remedy, "{what}");
+        }
+    }
+}
+
+/// Told every time: each of these requests went past us.
+fn override_refused() {
+    error!(
+        remedy = "use Envoy 1.40 or newer with allow_mode_override: true and, in allowed_override_modes, \
+                  {request_body_mode: FULL_DUPLEX_STREAMED, request_trailer_mode: SEND, response_header_mode: SKIP, \
+                  response_body_mode: NONE, response_trailer_mode: SKIP}; or set request_body_mode to BUFFERED",
+        "no body came after the mode override: Envoy refused it, or the caller left at once"
+    );
+}
+
+/// The caller has left, or Envoy has. What else Envoy says while a request is being answered is of
+/// no consequence.
+async fn gone(inbound: &mut Streaming<pb::ProcessingRequest>) {
+    while let Ok(Some(_)) = inbound.message().await {}
+}
+
+#[tonic::async_trait]
+impl pb::ExternalProcessor for Service {
+    type ProcessStream = Replies;
+
+    async fn process(
+        &self,
+        request: Request<Streaming<pb::ProcessingRequest>>,
+    ) -> Result<Response<Self::ProcessStream>, Status> {
+        Ok(Response::new(Box::pin(self.clone().converse(request.into_inner()))))
+    }
+}

@@ -1,0 +1,211 @@
+//! The account of one run: kept while it goes on, closed once on every exit.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::decision::{Call, Decision, Outcome, Usage as UsageRecord};
+use crate::chat::Usage;
+
+/// The account of one run. Dropping it closes it: on success, failure, cancellation and panic
+/// alike, the decision is emitted once.
+#[derive(Debug)]
+pub struct Account {
+    decision: Decision,
+    usage: Usage,
+    began: Instant,
+}
+
+/// How a call ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// `usable`, `answered`, or the cause of failure in one word.
+    pub result: &'static str,
+    /// What the provider reported.
+    pub usage: Option<Usage>,
+    /// What stands in when it answered and reported nothing.
+    pub estimate: Option<Usage>,
+}
+
+impl Account {
+    /// Opens the account of a run; every member counts as cancelled until its end is known.
+    pub fn open<'a>(
+        request_id: &str,
+        alias: &str,
+        strategy: &str,
+        stream: bool,
+        quorum: usize,
+        panel: impl Iterator<Item = (&'a str, f64)>,
+    ) -> Self {
+        let members = panel
+            .map(|(model, weight)| Call {
+                model: model.to_owned(),
+                result: "cancelled".to_owned(),
+                weight,
+                ..Call::default()
+            })
+            .collect();
+        let decision = Decision {
+            request_id: request_id.to_owned(),
+            alias: alias.to_owned(),
+            strategy: strategy.to_owned(),
+            outcome: Outcome::Cancelled.into(),
+            quorum_needed: u32::try_from(quorum).unwrap_or(u32::MAX),
+            stream,
+            members,
+            usage: Some(UsageRecord::default()),
+            ..Decision::default()
+        };
+        Self { decision, usage: Usage::default(), began: Instant::now() }
+    }
+
+    /// The end of a member's call.
+    pub fn member_ended(&mut self, index: usize, ended: &Ended) {
+        let usage = self.bill(ended);
+        let elapsed_ms = self.elapsed_ms();
+        if ended.result == "usable" {
+            self.decision.quorum_got += 1;
+        }
+        if let Some(call) = self.decision.members.get_mut(index) {
+            ended.result.clone_into(&mut call.result);
+            call.elapsed_ms = elapsed_ms;
+            call.usage = usage;
+        }
+    }
+
+    /// The panel is done: everybody has answered, or nobody is waited for any more.
+    pub fn panel_ended(&mut self) {
+        self.decision.panel_ms = self.elapsed_ms();
+    }
+
+    /// The answer is this member's own.
+    pub fn chosen(&mut self, index: usize) {
+        if let Some(call) = self.decision.members.get_mut(index) {
+            call.chosen = true;
+        }
+    }
+
+    /// The beginning of a judge's call, cancelled until its end is known.
+    pub fn judge_began(&mut self, model: &str) {
+        let started_ms = self.elapsed_ms();
+        self.decision.judges.push(Call {
+            model: model.to_owned(),
+            result: "cancelled".to_owned(),
+            started_ms,
+            ..Call::default()
+        });
+    }
+
+    /// The end of the judge's call that began last.
+    pub fn judge_ended(&mut self, ended: &Ended) {
+        let usage = self.bill(ended);
+        let now = self.elapsed_ms();
+        if let Some(call) = self.decision.judges.last_mut() {
+            ended.result.clone_into(&mut call.result);
+            call.elapsed_ms = now - call.started_ms;
+            call.chosen = ended.result == "answered";
+            call.usage = usage;
+        }
+    }
+
+    /// How the answer came about; the run may still be cancelled before its end.
+    pub fn settle(&mut self, outcome: Outcome) {
+        self.decision.outcome = outcome.into();
+    }
+
+    /// The caller gets this error.
+    pub fn failed(&mut self, code: &str) {
+        self.decision.outcome = Outcome::Failed.into();
+        code.clone_into(&mut self.decision.error_code);
+    }
+
+    /// What all calls so far cost.
+    pub fn usage(&self) -> &Usage {
+        &self.usage
+    }
+
+    /// How long the panel took.
+    pub fn panel_time(&self) -> Duration {
+        Duration::from_secs_f64(self.decision.panel_ms / 1000.0)
+    }
+
+    fn bill(&mut self, ended: &Ended) -> Option<UsageRecord> {
+        let usage = ended.usage.as_ref().or(ended.estimate.as_ref())?;
+        self.usage.add(usage);
+        let estimated = ended.usage.is_none();
+        let before = self.decision.usage.as_ref().is_some_and(|u| u.estimated);
+        self.decision.usage = Some(record(&self.usage, estimated || before));
+        Some(record(usage, estimated))
+    }
+
+    fn elapsed_ms(&self) -> f64 {
+        self.began.elapsed().as_secs_f64() * 1000.0
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.decision.total_ms = self.elapsed_ms();
+        if std::thread::panicking() {
+            self.failed("internal_error");
+        }
+        emit(&self.decision);
+    }
+}
+
+fn emit(d: &Decision) {
+    let usage = d.usage.unwrap_or_default();
+    let (members, judges) = (calls(&d.members), calls(&d.judges));
+    let outcome = match d.outcome() {
+        Outcome::Unspecified => "unspecified",
+        Outcome::Full => "full",
+        Outcome::Quorum => "quorum",
+        Outcome::Degraded => "degraded",
+        Outcome::Single => "single",
+        Outcome::Cascade => "cascade",
+        Outcome::Failed => "failed",
+        Outcome::Cancelled => "cancelled",
+    };
+    macro_rules! line {
+        ($level:ident, $message:literal) => {
+            $level!(
+                request_id = %d.request_id, alias = %d.alias, strategy = %d.strategy, outcome, code = %d.error_code,
+                quorum.got = d.quorum_got, quorum.needed = d.quorum_needed, stream = d.stream,
+                members = %members, judges = %judges,
+                usage.prompt_tokens = usage.prompt_tokens, usage.completion_tokens = usage.completion_tokens,
+                usage.total_tokens = usage.total_tokens, usage.estimated = usage.estimated,
+                panel_ms = d.panel_ms, elapsed_ms = d.total_ms, $message
+            )
+        };
+    }
+    match d.outcome() {
+        Outcome::Failed => line!(warn, "ensemble failed"),
+        Outcome::Cancelled => line!(info, "ensemble cancelled"),
+        _ => line!(info, "ensemble answered"),
+    }
+}
+
+/// `name=result@ms`, for people who read lines.
+fn calls(calls: &[Call]) -> String {
+    let mut text = String::new();
+    for call in calls {
+        let space = if text.is_empty() { "" } else { " " };
+        // Writing to a string cannot fail.
+        let _ =
+            write!(text, "{space}{}={}@{:.0}", call.model, call.result, call.started_ms + call.elapsed_ms);
+    }
+    text
+}
+
+fn record(usage: &Usage, estimated: bool) -> UsageRecord {
+    UsageRecord {
+        prompt_tokens: usage.count("prompt_tokens"),
+        completion_tokens: usage.count("completion_tokens"),
+        total_tokens: usage.count("total_tokens"),
+        cached_tokens: usage.detail("prompt_tokens_details", "cached_tokens"),
+        reasoning_tokens: usage.detail("completion_tokens_details", "reasoning_tokens"),
+        estimated,
+    }
+}

@@ -1,0 +1,3 @@
+//! The wire formats that providers speak.
+
+pub(super) mod openai;
