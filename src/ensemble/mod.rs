@@ -3,6 +3,8 @@
 mod alias;
 mod candidate;
 mod error;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod panel;
 pub mod prompt;
 mod quorum;

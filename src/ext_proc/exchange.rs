@@ -319,3 +319,6 @@ impl Held {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

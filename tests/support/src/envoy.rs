@@ -70,9 +70,7 @@ impl EnvoyOptions {
 
 impl fmt::Debug for EnvoyOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EnvoyOptions")
-            .field("file", &self.file)
-            .finish_non_exhaustive()
+        f.debug_struct("EnvoyOptions").field("file", &self.file).finish_non_exhaustive()
     }
 }
 
@@ -105,24 +103,11 @@ impl Envoy {
         fs::write(&config, yaml).expect("the configuration is written");
         let child = spawn(&program, &config, dir.path());
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut envoy = Self {
-            child: Mutex::new(Kept(child)),
-            addr: unknown,
-            admin: unknown,
-            dir,
-            _refusing: refusing,
-        };
-        envoy.admin = envoy
-            .poll("its admin address", START, async || envoy.admin_address())
-            .await;
-        envoy
-            .poll("it to be live", START, async || {
-                envoy.live().await.then_some(())
-            })
-            .await;
-        envoy.addr = envoy
-            .poll("its listener", START, async || envoy.listener().await)
-            .await;
+        let mut envoy =
+            Self { child: Mutex::new(Kept(child)), addr: unknown, admin: unknown, dir, _refusing: refusing };
+        envoy.admin = envoy.poll("its admin address", START, async || envoy.admin_address()).await;
+        envoy.poll("it to be live", START, async || envoy.live().await.then_some(())).await;
+        envoy.addr = envoy.poll("its listener", START, async || envoy.listener().await).await;
         envoy
     }
 
@@ -140,18 +125,12 @@ impl Envoy {
     ///
     /// Until then Envoy does not ask Consort at all: with `healthy_panic_threshold: 0` it fails open.
     pub async fn wait_healthy(&self) {
-        self.poll("consort to be healthy", START, async || {
-            self.healthy().await.then_some(())
-        })
-        .await;
+        self.poll("consort to be healthy", START, async || self.healthy().await.then_some(())).await;
     }
 
     /// Waits, at most 15 s, until no host of the `consort` cluster is healthy.
     pub async fn wait_unhealthy(&self) {
-        self.poll("consort to be unhealthy", START, async || {
-            (!self.healthy().await).then_some(())
-        })
-        .await;
+        self.poll("consort to be unhealthy", START, async || (!self.healthy().await).then_some(())).await;
     }
 
     /// What the access log holds so far; a request is logged when it has ended.
@@ -159,19 +138,14 @@ impl Envoy {
         let text = fs::read_to_string(self.dir.path().join("stdout")).unwrap_or_default();
         // A last line without its end is still being written.
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        whole
-            .lines()
-            .filter_map(|line| serde_json::from_str(line).ok())
-            .collect()
+        whole.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     /// Waits, at most 10 s, for `n` lines of the access log.
     pub async fn wait_access_log(&self, n: usize) -> Vec<Value> {
-        self.poll(
-            "lines of the access log",
-            Duration::from_secs(10),
-            async || Some(self.access_log()).filter(|lines| lines.len() >= n),
-        )
+        self.poll("lines of the access log", Duration::from_secs(10), async || {
+            Some(self.access_log()).filter(|lines| lines.len() >= n)
+        })
         .await
     }
 
@@ -180,13 +154,7 @@ impl Envoy {
         let text = http::get(self.admin, "/stats").send().await;
         text.text()
             .lines()
-            .find_map(|line| {
-                line.strip_prefix(name)?
-                    .strip_prefix(": ")?
-                    .trim()
-                    .parse()
-                    .ok()
-            })
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")?.trim().parse().ok())
             .unwrap_or(0)
     }
 
@@ -197,19 +165,11 @@ impl Envoy {
 
     /// The process id, for reading its memory.
     pub fn id(&self) -> u32 {
-        self.child
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .0
-            .id()
+        self.child.lock().unwrap_or_else(PoisonError::into_inner).0.id()
     }
 
     fn admin_address(&self) -> Option<SocketAddr> {
-        fs::read_to_string(self.dir.path().join("admin"))
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
+        fs::read_to_string(self.dir.path().join("admin")).ok()?.trim().parse().ok()
     }
 
     async fn live(&self) -> bool {
@@ -221,10 +181,7 @@ impl Envoy {
     }
 
     async fn listener(&self) -> Option<SocketAddr> {
-        let listeners = http::get(self.admin, "/listeners?format=json")
-            .send()
-            .await
-            .json();
+        let listeners = http::get(self.admin, "/listeners?format=json").send().await.json();
         let address = listeners.pointer("/listener_statuses/0/local_address/socket_address")?;
         let port = address.get("port_value")?.as_u64()?;
         let ip = address.get("address")?.as_str()?.parse().ok()?;
@@ -232,40 +189,23 @@ impl Envoy {
     }
 
     async fn healthy(&self) -> bool {
-        let clusters = http::get(self.admin, "/clusters?format=json")
-            .send()
-            .await
-            .json();
-        let clusters = clusters["cluster_statuses"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
+        let clusters = http::get(self.admin, "/clusters?format=json").send().await.json();
+        let clusters = clusters["cluster_statuses"].as_array().cloned().unwrap_or_default();
         let consort = clusters.iter().find(|cluster| cluster["name"] == "consort");
         let hosts = consort.and_then(|cluster| cluster["host_statuses"].as_array());
         hosts.is_some_and(|hosts| {
             !hosts.is_empty()
-                && hosts
-                    .iter()
-                    .all(|host| host["health_status"]["failed_active_health_check"] != true)
+                && hosts.iter().all(|host| host["health_status"]["failed_active_health_check"] != true)
         })
     }
 
-    async fn poll<T>(
-        &self,
-        what: &str,
-        within: Duration,
-        mut probe: impl AsyncFnMut() -> Option<T>,
-    ) -> T {
+    async fn poll<T>(&self, what: &str, within: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
         let begin = std::time::Instant::now();
         loop {
             if let Some(found) = probe().await {
                 return found;
             }
-            let exited = self
-                .child
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .exited();
+            let exited = self.child.lock().unwrap_or_else(PoisonError::into_inner).exited();
             if exited.is_some() || begin.elapsed() > within {
                 panic!(
                     "Envoy: waited for {what}; {}\n{}",
@@ -282,23 +222,12 @@ fn spawn(program: &Path, config: &Path, dir: &Path) -> std::process::Child {
     let file = |name: &str| File::create(dir.join(name)).expect("a file for Envoy's output");
     let mut command = Command::new(program);
     command.arg("-c").arg(config);
-    command.args([
-        "--concurrency",
-        "1",
-        "--disable-hot-restart",
-        "--log-level",
-        "info",
-    ]);
+    command.args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "info"]);
     // Lines of the access log are wanted now, not in 10 s.
     command.args(["--file-flush-interval-msec", "20"]);
     command.arg("--admin-address-path").arg(dir.join("admin"));
-    command
-        .stdin(Stdio::null())
-        .stdout(file("stdout"))
-        .stderr(file("stderr"));
-    command
-        .spawn()
-        .unwrap_or_else(|error| panic!("{}: {error}", program.display()))
+    command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
+    command.spawn().unwrap_or_else(|error| panic!("{}: {error}", program.display()))
 }
 
 /// The shipped text with this test's ports, and the sockets that keep refusing ports from being reused.
@@ -308,10 +237,7 @@ fn substitute(options: EnvoyOptions) -> (String, Vec<TcpSocket>) {
     let mut refusing = Vec::new();
     let mut port_of = |addr: Option<SocketAddr>| match addr {
         Some(addr) => {
-            assert!(
-                addr.ip().is_loopback(),
-                "the shipped files name the loopback, not {addr}"
-            );
+            assert!(addr.ip().is_loopback(), "the shipped files name the loopback, not {addr}");
             addr.port()
         }
         None => {
@@ -340,9 +266,7 @@ fn substitute(options: EnvoyOptions) -> (String, Vec<TcpSocket>) {
 /// Bound but not listening: connecting is refused, and nobody else can take the port meanwhile.
 fn refusing_port() -> (TcpSocket, u16) {
     let socket = TcpSocket::new_v4().expect("a socket");
-    socket
-        .bind(SocketAddr::from(([127, 0, 0, 1], 0)))
-        .expect("a free port");
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
     let port = socket.local_addr().expect("it is bound").port();
     (socket, port)
 }
@@ -371,20 +295,16 @@ mod tests {
             Ok(response)
         };
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        Server::start(anywhere, respond, |_| {})
-            .await
-            .expect("a free port")
+        Server::start(anywhere, respond, |_| {}).await.expect("a free port")
     }
 
     #[tokio::test]
     async fn consort_is_healthy_while_its_health_service_says_so() {
         let server = serving().await;
-        let options = EnvoyOptions::shipped("envoy.yaml")
-            .consort(server.addr)
-            .edit(|yaml| {
-                let yaml = replace_once(yaml, "\n      interval: 3s", "\n      interval: 0.1s");
-                replace_once(yaml, "no_traffic_interval: 3s", "no_traffic_interval: 0.1s")
-            });
+        let options = EnvoyOptions::shipped("envoy.yaml").consort(server.addr).edit(|yaml| {
+            let yaml = replace_once(yaml, "\n      interval: 3s", "\n      interval: 0.1s");
+            replace_once(yaml, "no_traffic_interval: 3s", "no_traffic_interval: 0.1s")
+        });
         let envoy = Envoy::start(options).await;
         envoy.wait_healthy().await;
         assert_eq!(envoy.stats("cluster.consort.membership_healthy").await, 1);

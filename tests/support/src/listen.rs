@@ -18,9 +18,7 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// A body that is known as a whole.
 pub(crate) fn whole(body: impl Into<Bytes>) -> Body {
-    Full::new(body.into())
-        .map_err(|never| match never {})
-        .boxed_unsync()
+    Full::new(body.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// A server for HTTP/1.1 and h2c on one port; dropping it ends its connections.
@@ -35,11 +33,7 @@ pub(crate) struct Server {
 
 impl Server {
     /// An error from `respond` breaks the connection off; `malformed` hears of what was not HTTP.
-    pub(crate) async fn start<R, F, M>(
-        addr: SocketAddr,
-        respond: R,
-        malformed: M,
-    ) -> io::Result<Self>
+    pub(crate) async fn start<R, F, M>(addr: SocketAddr, respond: R, malformed: M) -> io::Result<Self>
     where
         R: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = io::Result<Response<Body>>> + Send + 'static,
@@ -61,11 +55,7 @@ impl Server {
                 while open.try_join_next().is_some() {}
             }
         });
-        Ok(Self {
-            addr,
-            connections,
-            accepting,
-        })
+        Ok(Self { addr, connections, accepting })
     }
 
     pub(crate) fn open_connections(&self) -> usize {
@@ -88,13 +78,10 @@ where
     // Small frames must leave when they are written, or gaps could not be scripted.
     let _ = socket.set_nodelay(true);
     let service = service_fn(|request| respond(request, peer));
-    let served = auto::Builder::new(TokioExecutor::new())
-        .serve_connection(TokioIo::new(socket), service)
-        .await;
+    let served =
+        auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), service).await;
     if let Err(error) = served
-        && error
-            .downcast_ref::<hyper::Error>()
-            .is_some_and(hyper::Error::is_parse)
+        && error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse)
     {
         malformed(crate::http::chain(error.as_ref()));
     }

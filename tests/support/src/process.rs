@@ -8,9 +8,7 @@ pub(crate) struct Kept(pub(crate) Child);
 impl Kept {
     /// `None` while it runs.
     pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
-        self.0
-            .try_wait()
-            .expect("a child of ours can be waited for")
+        self.0.try_wait().expect("a child of ours can be waited for")
     }
 
     /// Sends a signal by name (`TERM`, `STOP`, …). The child is unreaped, so its id is still its own.

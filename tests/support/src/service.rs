@@ -43,37 +43,26 @@ impl Service {
         let errors = std::fs::File::create(dir.path().join("stderr")).expect("a file for stderr");
         let mut command = Command::new(binary.as_ref());
         command.arg("serve").arg("-c").arg(&config);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(errors);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
         adjust(&mut command);
         let child = command.spawn();
-        let mut child =
-            child.unwrap_or_else(|error| panic!("{}: {error}", binary.as_ref().display()));
+        let mut child = child.unwrap_or_else(|error| panic!("{}: {error}", binary.as_ref().display()));
         let stdout = child.stdout.take().expect("stdout was piped");
         let logs = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&logs);
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 let entry = serde_json::from_str(&line).unwrap_or_else(|_| json!({"raw": line}));
-                sink.lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(entry);
+                sink.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
             }
         });
-        let mut service = Self {
-            child: Mutex::new(Kept(child)),
-            addr: SocketAddr::from(([0, 0, 0, 0], 0)),
-            logs,
-            dir,
-        };
-        service.addr =
-            crate::eventually("consort to listen", Duration::from_secs(15), async || {
-                service.assert_running();
-                service.logs().iter().find_map(listening)
-            })
-            .await;
+        let mut service =
+            Self { child: Mutex::new(Kept(child)), addr: SocketAddr::from(([0, 0, 0, 0], 0)), logs, dir };
+        service.addr = crate::eventually("consort to listen", Duration::from_secs(15), async || {
+            service.assert_running();
+            service.logs().iter().find_map(listening)
+        })
+        .await;
         service
     }
 
@@ -89,10 +78,7 @@ impl Service {
 
     /// What it has logged, line by line; a line that is not JSON is `{"raw": …}`.
     pub fn logs(&self) -> Vec<Value> {
-        self.logs
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What it has written to stderr.
@@ -102,11 +88,9 @@ impl Service {
 
     /// Waits, at most 10 s, for a log line.
     pub async fn wait_for_log(&self, matches: impl Fn(&Value) -> bool) -> Value {
-        crate::eventually(
-            "a line in consort's log",
-            Duration::from_secs(10),
-            async || self.logs().into_iter().find(|line| matches(line)),
-        )
+        crate::eventually("a line in consort's log", Duration::from_secs(10), async || {
+            self.logs().into_iter().find(|line| matches(line))
+        })
         .await
     }
 
@@ -147,11 +131,7 @@ impl Service {
     fn assert_running(&self) {
         let exited = self.child().exited();
         if let Some(status) = exited {
-            panic!(
-                "consort ended with {status}\nlogs: {:#?}\n{}",
-                self.logs(),
-                self.stderr()
-            );
+            panic!("consort ended with {status}\nlogs: {:#?}\n{}", self.logs(), self.stderr());
         }
     }
 }
@@ -186,18 +166,13 @@ while :; do sleep 0.02; done
         assert_eq!(service.addr().port(), 4242);
         assert_eq!(service.logs()[0], json!({"raw": "not JSON"}));
         let args = service.logs()[1]["fields"]["args"].to_string();
-        assert!(
-            args.contains("serve -c ") && args.contains("consort.yaml"),
-            "{args}"
-        );
+        assert!(args.contains("serve -c ") && args.contains("consort.yaml"), "{args}");
         service.pause();
         service.signal("TERM");
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert_eq!(service.child().exited(), None, "it is stopped");
         service.resume();
-        service
-            .wait_for_log(|line| line["fields"]["message"] == "draining")
-            .await;
+        service.wait_for_log(|line| line["fields"]["message"] == "draining").await;
         let status = service.wait_exit(Duration::from_secs(5)).await;
         assert_eq!(status.code(), Some(3));
     }

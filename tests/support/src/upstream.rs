@@ -83,10 +83,7 @@ impl Upstream {
         let state = Arc::clone(&shared);
         let respond = move |request, _| respond(Arc::clone(&state), request);
         let server = Server::start(SocketAddr::from(([127, 0, 0, 1], 0)), respond, |_| {}).await;
-        Self {
-            server: server.expect("a free port"),
-            shared,
-        }
+        Self { server: server.expect("a free port"), shared }
     }
 
     /// Where it listens.
@@ -101,20 +98,14 @@ impl Upstream {
 
     /// Everything that has arrived, in the order of its ending.
     pub fn requests(&self) -> Vec<Arrived> {
-        self.shared
-            .arrived
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.shared.arrived.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits, at most 10 s, until `n` requests have arrived whole (or broken off).
     pub async fn wait_for(&self, n: usize) -> Vec<Arrived> {
-        crate::eventually(
-            &format!("{n} requests upstream"),
-            Duration::from_secs(10),
-            async || Some(self.requests()).filter(|arrived| arrived.len() >= n),
-        )
+        crate::eventually(&format!("{n} requests upstream"), Duration::from_secs(10), async || {
+            Some(self.requests()).filter(|arrived| arrived.len() >= n)
+        })
         .await
     }
 }
@@ -137,10 +128,7 @@ async fn respond(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<
         }
     }
     let arrived = Arrived {
-        path: head
-            .uri
-            .path_and_query()
-            .map_or_else(String::new, ToString::to_string),
+        path: head.uri.path_and_query().map_or_else(String::new, ToString::to_string),
         method: head.method,
         version: head.version,
         headers: head.headers,
@@ -152,31 +140,21 @@ async fn respond(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<
         complete,
         at,
     };
-    let answer = if shared.no_such_model.load(Ordering::SeqCst)
-        && arrived.path.starts_with("/v1/chat/completions")
-    {
-        let message = "The model does not exist or you do not have access to it.";
-        let error = error_body(
-            message,
-            "invalid_request_error",
-            None,
-            Some("model_not_found"),
-        );
-        (StatusCode::NOT_FOUND, error)
-    } else {
-        let told = json!({
-            "method": arrived.method.as_str(),
-            "path": arrived.path,
-            "length": arrived.length,
-            "hash": format!("{:016x}", arrived.hash),
-        });
-        (StatusCode::OK, told)
-    };
-    shared
-        .arrived
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .push(arrived);
+    let answer =
+        if shared.no_such_model.load(Ordering::SeqCst) && arrived.path.starts_with("/v1/chat/completions") {
+            let message = "The model does not exist or you do not have access to it.";
+            let error = error_body(message, "invalid_request_error", None, Some("model_not_found"));
+            (StatusCode::NOT_FOUND, error)
+        } else {
+            let told = json!({
+                "method": arrived.method.as_str(),
+                "path": arrived.path,
+                "length": arrived.length,
+                "hash": format!("{:016x}", arrived.hash),
+            });
+            (StatusCode::OK, told)
+        };
+    shared.arrived.lock().unwrap_or_else(PoisonError::into_inner).push(arrived);
     Response::builder()
         .status(answer.0)
         .header(CONTENT_TYPE, "application/json")
@@ -186,9 +164,7 @@ async fn respond(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<
 }
 
 fn framing(headers: &HeaderMap, body: &Incoming) -> Framing {
-    let length = headers
-        .get(CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse().ok());
+    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     match length {
         Some(length) => Framing::Length(length),
         None if headers.contains_key(TRANSFER_ENCODING) => Framing::Chunked,

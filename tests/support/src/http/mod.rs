@@ -83,8 +83,7 @@ impl Call {
     /// A JSON body and its content type.
     pub fn json(self, body: &Value) -> Self {
         let body = body.to_string();
-        self.header(CONTENT_TYPE.as_str(), "application/json")
-            .body(body)
+        self.header(CONTENT_TYPE.as_str(), "application/json").body(body)
     }
 
     /// HTTP/2 with prior knowledge in place of HTTP/1.1.
@@ -101,9 +100,7 @@ impl Call {
     /// Sends it and returns at the answer's headers; panics when there are none.
     pub async fn open(self) -> Live {
         let line = format!("{} {}{}", self.method, self.addr, self.path);
-        self.try_open()
-            .await
-            .unwrap_or_else(|error| panic!("{line}: {error}"))
+        self.try_open().await.unwrap_or_else(|error| panic!("{line}: {error}"))
     }
 
     /// As [`Call::open`], where a refusal to answer is what the test is about.
@@ -120,17 +117,10 @@ impl Call {
             self = self.header(TRAILER.as_str(), &trailers.join(", "));
         }
         let (pieces, rest) = mpsc::channel::<io::Result<Frame<Bytes>>>(1);
-        let frames = stream::unfold(rest, |mut rest| async {
-            rest.recv().await.map(|frame| (frame, rest))
-        });
+        let frames = stream::unfold(rest, |mut rest| async { rest.recv().await.map(|frame| (frame, rest)) });
         let body = StreamBody::new(frames).boxed_unsync();
-        let talk = Talk::begin(self, body)
-            .await
-            .expect("connected to the server under test");
-        Upload {
-            pieces: Some(pieces),
-            talk,
-        }
+        let talk = Talk::begin(self, body).await.expect("connected to the server under test");
+        Upload { pieces: Some(pieces), talk }
     }
 }
 
@@ -162,18 +152,12 @@ impl Upload {
     /// Ends the body, if it has not ended, and waits for the answer's headers.
     pub async fn finish(mut self) -> Live {
         self.pieces = None;
-        self.talk
-            .answer()
-            .await
-            .unwrap_or_else(|error| panic!("after an upload: {error}"))
+        self.talk.answer().await.unwrap_or_else(|error| panic!("after an upload: {error}"))
     }
 
     /// Ends the body with these trailers, and waits for the answer's headers.
     pub async fn finish_with(mut self, trailers: &[(&str, &str)]) -> Live {
-        let trailers = trailers
-            .iter()
-            .map(|(name, value)| header(name, value))
-            .collect();
+        let trailers = trailers.iter().map(|(name, value)| header(name, value)).collect();
         self.frame(Frame::trailers(trailers)).await;
         self.finish().await
     }
@@ -286,9 +270,7 @@ pub struct Answer {
 impl Answer {
     /// A header's value; empty when it is not there.
     pub fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map_or("", |value| value.to_str().expect("a header of text"))
+        self.headers.get(name).map_or("", |value| value.to_str().expect("a header of text"))
     }
 
     /// The body as text.
@@ -305,10 +287,7 @@ impl Answer {
     /// The body as server-sent events and comments, each with the time at which it was complete.
     pub fn events(&self) -> Vec<Event> {
         let mut reader = SseReader::default();
-        self.pieces
-            .iter()
-            .flat_map(|piece| reader.push(&piece.bytes, piece.at))
-            .collect()
+        self.pieces.iter().flat_map(|piece| reader.push(&piece.bytes, piece.at)).collect()
     }
 }
 
@@ -335,41 +314,26 @@ impl Talk {
         if call.h2c {
             let uri = format!("http://{authority}{}", call.path);
             *request.uri_mut() = uri.parse().expect("a test's path is a path");
-            let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io)
-                .await
-                .map_err(failed)?;
+            let (mut sender, connection) =
+                http2::handshake(TokioExecutor::new(), io).await.map_err(failed)?;
             let driver = Owned(tokio::spawn(async { drop(connection.await) }));
-            let response = Owned(tokio::spawn(
-                async move { sender.send_request(request).await },
-            ));
-            Ok(Self {
-                response,
-                began,
-                driver,
-            })
+            let response = Owned(tokio::spawn(async move { sender.send_request(request).await }));
+            Ok(Self { response, began, driver })
         } else {
             *request.uri_mut() = call.path.parse().expect("a test's path is a path");
             let host = authority.parse().expect("an address is a header's value");
             request.headers_mut().entry(HOST).or_insert(host);
             let (mut sender, connection) = http1::handshake(io).await.map_err(failed)?;
             let driver = Owned(tokio::spawn(async { drop(connection.await) }));
-            let response = Owned(tokio::spawn(
-                async move { sender.send_request(request).await },
-            ));
-            Ok(Self {
-                response,
-                began,
-                driver,
-            })
+            let response = Owned(tokio::spawn(async move { sender.send_request(request).await }));
+            Ok(Self { response, began, driver })
         }
     }
 
     async fn answer(mut self) -> Result<Live, CallError> {
         let response = within("the answer's headers", &mut self.response.0).await;
         let response = response.expect("sending does not panic");
-        let (head, body) = response
-            .map_err(|error| CallError(chain(&error)))?
-            .into_parts();
+        let (head, body) = response.map_err(|error| CallError(chain(&error)))?.into_parts();
         Ok(Live {
             status: head.status,
             version: head.version,
@@ -402,12 +366,8 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 fn header(name: &str, value: &str) -> (HeaderName, HeaderValue) {
-    let name = name
-        .parse()
-        .unwrap_or_else(|error| panic!("{name:?}: {error}"));
-    let value = value
-        .parse()
-        .unwrap_or_else(|error| panic!("{value:?}: {error}"));
+    let name = name.parse().unwrap_or_else(|error| panic!("{name:?}: {error}"));
+    let value = value.parse().unwrap_or_else(|error| panic!("{value:?}: {error}"));
     (name, value)
 }
 

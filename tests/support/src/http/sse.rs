@@ -62,12 +62,7 @@ impl SseReader {
             let data = self.data.take();
             let comments = std::mem::take(&mut self.comments);
             let said = event.is_some() || data.is_some() || !comments.is_empty();
-            return said.then_some(Event {
-                at,
-                event,
-                data,
-                comments,
-            });
+            return said.then_some(Event { at, event, data, comments });
         }
         let (field, value) = line.split_once(':').unwrap_or((&line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);

@@ -64,9 +64,7 @@ pub struct Received {
 impl Received {
     /// A header's value; empty when it is not there.
     pub fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map_or("", |value| value.to_str().expect("a header of text"))
+        self.headers.get(name).map_or("", |value| value.to_str().expect("a header of text"))
     }
 }
 
@@ -105,17 +103,12 @@ impl Provider {
 
     /// Makes a model known and returns its script. A model without a script says hello.
     pub fn model(&self, name: &str) -> Script {
-        let script = Script {
-            shared: Arc::clone(&self.shared),
-            model: name.to_owned(),
-        };
+        let script = Script { shared: Arc::clone(&self.shared), model: name.to_owned() };
         self.shared
             .lock()
             .scripts
             .entry(name.to_owned())
-            .or_insert_with(|| {
-                Lines::Queue(VecDeque::from([Reply::text(format!("Hello from {name}."))]))
-            });
+            .or_insert_with(|| Lines::Queue(VecDeque::from([Reply::text(format!("Hello from {name}."))])));
         script
     }
 
@@ -140,15 +133,11 @@ impl Provider {
 
     /// Waits, at most 10 s, until `n` requests for a model were left by their caller; returns those.
     pub async fn wait_for_closed(&self, model: &str, n: usize) -> Vec<Received> {
-        crate::eventually(
-            &format!("{n} abandoned requests for {model}"),
-            PATIENCE,
-            async || {
-                let mut received = self.requests_for(model);
-                received.retain(|request| request.closed.is_some());
-                Some(received).filter(|closed| closed.len() >= n)
-            },
-        )
+        crate::eventually(&format!("{n} abandoned requests for {model}"), PATIENCE, async || {
+            let mut received = self.requests_for(model);
+            received.retain(|request| request.closed.is_some());
+            Some(received).filter(|closed| closed.len() >= n)
+        })
         .await
     }
 
@@ -159,21 +148,12 @@ impl Provider {
 
     /// The sum of the usages that answers for a model have claimed: what an honest bill shows.
     pub fn billed(&self, model: &str) -> Usage {
-        self.shared
-            .lock()
-            .billed
-            .get(model)
-            .copied()
-            .unwrap_or_default()
+        self.shared.lock().billed.get(model).copied().unwrap_or_default()
     }
 
     /// As [`Provider::billed`], over all models.
     pub fn billed_in_all(&self) -> Usage {
-        self.shared
-            .lock()
-            .billed
-            .values()
-            .fold(Usage::default(), |sum, usage| sum.plus(*usage))
+        self.shared.lock().billed.values().fold(Usage::default(), |sum, usage| sum.plus(*usage))
     }
 
     /// Says that a violation whose text contains this is what the test is about: it has to occur.
@@ -239,9 +219,7 @@ impl Script {
 
 impl fmt::Debug for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Script")
-            .field("model", &self.model)
-            .finish_non_exhaustive()
+        f.debug_struct("Script").field("model", &self.model).finish_non_exhaustive()
     }
 }
 
@@ -286,25 +264,13 @@ impl State {
     }
 
     fn verdict(&self) -> Result<(), String> {
-        let expected = |violation: &&String| {
-            self.expected
-                .iter()
-                .any(|contains| violation.contains(contains.as_str()))
-        };
-        let surprises: Vec<_> = self
-            .violations
-            .iter()
-            .filter(|one| !expected(one))
-            .collect();
+        let expected =
+            |violation: &&String| self.expected.iter().any(|contains| violation.contains(contains.as_str()));
+        let surprises: Vec<_> = self.violations.iter().filter(|one| !expected(one)).collect();
         let missing: Vec<_> = self
             .expected
             .iter()
-            .filter(|contains| {
-                !self
-                    .violations
-                    .iter()
-                    .any(|one| one.contains(contains.as_str()))
-            })
+            .filter(|contains| !self.violations.iter().any(|one| one.contains(contains.as_str())))
             .collect();
         if surprises.is_empty() && missing.is_empty() {
             return Ok(());

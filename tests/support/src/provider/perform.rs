@@ -27,11 +27,7 @@ pub(super) struct Performance {
 pub(super) enum Head {
     Stall,
     Cut,
-    Answer {
-        status: StatusCode,
-        headers: HeaderMap,
-        steps: VecDeque<Step>,
-    },
+    Answer { status: StatusCode, headers: HeaderMap, steps: VecDeque<Step> },
 }
 
 #[derive(Debug, PartialEq)]
@@ -57,16 +53,10 @@ impl Reply {
         let mut delay = self.delay;
         let (content_type, events, claim) = match &self.act {
             Act::Stall => {
-                return Performance {
-                    delay,
-                    head: Head::Stall,
-                };
+                return Performance { delay, head: Head::Stall };
             }
             Act::Cut => {
-                return Performance {
-                    delay,
-                    head: Head::Cut,
-                };
+                return Performance { delay, head: Head::Cut };
             }
             Act::Raw(body) => ("application/json", vec![Event::plain(body.clone())], None),
             Act::Completion(completion) if asked.stream => {
@@ -79,23 +69,15 @@ impl Reply {
                     delay += gap * tokens;
                 }
                 let body = completion.whole(asked).to_string();
-                (
-                    "application/json",
-                    vec![Event::plain(body.into())],
-                    completion.usage,
-                )
+                ("application/json", vec![Event::plain(body.into())], completion.usage)
             }
         };
         let streams = matches!(self.act, Act::Completion(_)) && asked.stream;
         let mut headers = self.headers;
-        headers
-            .entry(CONTENT_TYPE)
-            .or_insert(HeaderValue::from_static(content_type));
+        headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static(content_type));
         if !streams {
             let length: usize = events.iter().map(|event| event.bytes.len()).sum();
-            headers
-                .entry(CONTENT_LENGTH)
-                .or_insert(HeaderValue::from(length));
+            headers.entry(CONTENT_LENGTH).or_insert(HeaderValue::from(length));
         }
         let events = broken_off(events, self.breaks, streams);
         let mut steps = paced(events, self.pace);
@@ -104,14 +86,7 @@ impl Reply {
             Some(Break { cut: false, .. }) => steps.push_back(Step::Stall),
             None => steps.extend(claim.map(Step::Claim)),
         }
-        Performance {
-            delay,
-            head: Head::Answer {
-                status: self.status,
-                headers,
-                steps,
-            },
-        }
+        Performance { delay, head: Head::Answer { status: self.status, headers, steps } }
     }
 }
 
@@ -122,10 +97,7 @@ struct Event {
 
 impl Event {
     fn plain(bytes: Bytes) -> Self {
-        Self {
-            bytes,
-            token: false,
-        }
+        Self { bytes, token: false }
     }
 }
 
@@ -163,11 +135,7 @@ fn paced(events: Vec<Event>, pace: Pace) -> VecDeque<Step> {
             }
         }
         Pace::Trickle(gap) => {
-            let whole: Bytes = events
-                .iter()
-                .flat_map(|event| &event.bytes)
-                .copied()
-                .collect();
+            let whole: Bytes = events.iter().flat_map(|event| &event.bytes).copied().collect();
             for piece in pieces(&whole, DROP) {
                 steps.push_back(Step::Send(piece));
                 steps.push_back(Step::Wait(gap));
@@ -185,9 +153,7 @@ fn pieces(bytes: &Bytes, size: usize) -> impl Iterator<Item = Bytes> {
 impl Completion {
     fn tokens(&self) -> Vec<String> {
         let content = self.message.get("content").and_then(Value::as_str);
-        self.tokens
-            .clone()
-            .unwrap_or_else(|| words(content.unwrap_or_default()))
+        self.tokens.clone().unwrap_or_else(|| words(content.unwrap_or_default()))
     }
 
     fn whole(&self, asked: Asked<'_>) -> Value {
@@ -220,17 +186,9 @@ impl Completion {
             chunk
         };
         let delta = |delta: Value| chunk(delta, Value::Null, &Value::Null);
-        let said = |delta_of: Value| Event {
-            bytes: event(&delta(delta_of)),
-            token: true,
-        };
+        let said = |delta_of: Value| Event { bytes: event(&delta(delta_of)), token: true };
         let mut events = vec![Event::plain(event(&delta(self.opening())))];
-        let text = |name: &str| {
-            self.message
-                .get(name)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-        };
+        let text = |name: &str| self.message.get(name).and_then(Value::as_str).unwrap_or_default();
         for word in words(text("reasoning_content")) {
             events.push(said(json!({"reasoning_content": word})));
         }
@@ -243,11 +201,7 @@ impl Completion {
         for call in self.call_deltas() {
             events.push(said(json!({"tool_calls": [call]})));
         }
-        events.push(Event::plain(event(&chunk(
-            json!({}),
-            json!(self.finish),
-            &self.logprobs,
-        ))));
+        events.push(Event::plain(event(&chunk(json!({}), json!(self.finish), &self.logprobs))));
         if let Some(usage) = self.usage.filter(|_| asked.include_usage) {
             let mut last = envelope(asked, "chat.completion.chunk");
             last["choices"] = json!([]);
@@ -265,13 +219,7 @@ impl Completion {
             opening.shift_remove(name);
         }
         let content = self.message.get("content");
-        let content = content.map(|content| {
-            if content.is_null() {
-                json!(null)
-            } else {
-                json!("")
-            }
-        });
+        let content = content.map(|content| if content.is_null() { json!(null) } else { json!("") });
         opening.insert("content".to_owned(), content.unwrap_or_default());
         Value::Object(opening)
     }

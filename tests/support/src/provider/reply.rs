@@ -71,9 +71,7 @@ impl Reply {
         let words = message
             .get("content")
             .and_then(Value::as_str)
-            .map_or(1, |content| {
-                u64::try_from(content.split_whitespace().count()).unwrap_or(u64::MAX)
-            });
+            .map_or(1, |content| u64::try_from(content.split_whitespace().count()).unwrap_or(u64::MAX));
         Self::act(Act::Completion(Box::new(Completion {
             message,
             tokens: None,
@@ -123,10 +121,7 @@ impl Reply {
     /// A status with a JSON body, buffered for streaming callers too.
     pub fn status(status: u16, body: Value) -> Self {
         let status = StatusCode::from_u16(status).expect("a test's status is one");
-        Self {
-            status,
-            ..Self::raw("application/json", body.to_string())
-        }
+        Self { status, ..Self::raw("application/json", body.to_string()) }
     }
 
     /// A status with an error in OpenAI's envelope.
@@ -153,10 +148,7 @@ impl Reply {
 
     /// A 200 that says JSON and is not.
     pub fn garbage() -> Self {
-        Self::raw(
-            "application/json",
-            "{\"choices\": [{\"message\": \u{0}<html>oops",
-        )
+        Self::raw("application/json", "{\"choices\": [{\"message\": \u{0}<html>oops")
     }
 
     /// Nothing, until the caller leaves.
@@ -191,9 +183,7 @@ impl Reply {
     /// Reasoning beside the content, as `reasoning_content`.
     pub fn reasoning(self, text: &str) -> Self {
         self.completion(|completion| {
-            completion
-                .message
-                .insert("reasoning_content".to_owned(), json!(text));
+            completion.message.insert("reasoning_content".to_owned(), json!(text));
         })
     }
 
@@ -251,20 +241,14 @@ impl Reply {
 
     /// Silence after `n` tokens of a stream, or after half the bytes of any other body.
     pub fn stall_after(mut self, n: usize) -> Self {
-        self.breaks = Some(Break {
-            after: n,
-            cut: false,
-        });
+        self.breaks = Some(Break { after: n, cut: false });
         self
     }
 
     /// The connection (on HTTP/2, the stream) is broken off after `n` tokens of a stream, or half the bytes of any
     /// other body.
     pub fn cut_after(mut self, n: usize) -> Self {
-        self.breaks = Some(Break {
-            after: n,
-            cut: true,
-        });
+        self.breaks = Some(Break { after: n, cut: true });
         self
     }
 

@@ -38,9 +38,7 @@ pub(super) async fn respond(
         Err(error) => {
             // A caller may leave while it speaks; it may not lie about the length.
             if !left(&error) {
-                shared
-                    .lock()
-                    .violate(format!("broken body: {}", chain(&error)));
+                shared.lock().violate(format!("broken body: {}", chain(&error)));
             }
             return Err(io::Error::other(error));
         }
@@ -48,10 +46,7 @@ pub(super) async fn respond(
     let json = serde_json::from_slice(&body).unwrap_or(Value::Null);
     let received = Received {
         model: json["model"].as_str().unwrap_or_default().to_owned(),
-        path: head
-            .uri
-            .path_and_query()
-            .map_or_else(String::new, ToString::to_string),
+        path: head.uri.path_and_query().map_or_else(String::new, ToString::to_string),
         method: head.method,
         version: head.version,
         peer,
@@ -94,11 +89,7 @@ pub(super) async fn respond(
             record.finish();
             Err(io::Error::other("cut, as scripted"))
         }
-        Head::Answer {
-            status,
-            headers,
-            steps,
-        } => {
+        Head::Answer { status, headers, steps } => {
             let mut response = Response::new(perform(record, steps));
             *response.status_mut() = status;
             *response.headers_mut() = headers;
@@ -109,12 +100,7 @@ pub(super) async fn respond(
 
 fn check(shared: &Shared, received: &Received) -> Result<(), Violation> {
     let key = shared.lock().key.clone();
-    strict::head(
-        &received.method,
-        &received.path,
-        &received.headers,
-        key.as_deref(),
-    )?;
+    strict::head(&received.method, &received.path, &received.headers, key.as_deref())?;
     let body = strict::json(&received.body)?;
     strict::fields(&body, |model| shared.lock().scripts.contains_key(model))
 }
@@ -129,12 +115,8 @@ fn script(shared: &Shared, received: &Received) -> Option<Reply> {
     reply
         .inspect_err(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text
-                .or_else(|| panic.downcast_ref::<&str>().copied())
-                .unwrap_or("?");
-            shared
-                .lock()
-                .violate(format!("the script of {} panicked: {text}", received.model));
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("?");
+            shared.lock().violate(format!("the script of {} panicked: {text}", received.model));
         })
         .ok()
 }
@@ -189,13 +171,7 @@ impl Record {
         state.received.push(received);
         let index = state.received.len() - 1;
         drop(state);
-        Self {
-            shared,
-            index,
-            at,
-            model,
-            finished: false,
-        }
+        Self { shared, index, at, model, finished: false }
     }
 
     /// With the last byte handed over, the answer counts: a known length means that nobody asks for more.
@@ -237,13 +213,7 @@ fn left(error: &hyper::Error) -> bool {
     error.is_incomplete_message()
         || error.is_canceled()
         || error.is_closed()
-        || [
-            "no longer needed",
-            "connection reset",
-            "broken pipe",
-            "end of file",
-            "connection error",
-        ]
-        .iter()
-        .any(|way| text.to_ascii_lowercase().contains(way))
+        || ["no longer needed", "connection reset", "broken pipe", "end of file", "connection error"]
+            .iter()
+            .any(|way| text.to_ascii_lowercase().contains(way))
 }

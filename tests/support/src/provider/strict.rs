@@ -21,28 +21,15 @@ pub(super) struct Violation {
 
 impl Violation {
     fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            message: message.into(),
-            param: None,
-            code: None,
-        }
+        Self { status, message: message.into(), param: None, code: None }
     }
 
     fn bad(param: &str, message: impl Into<String>) -> Self {
-        Self {
-            param: Some(param.to_owned()),
-            ..Self::new(StatusCode::BAD_REQUEST, message)
-        }
+        Self { param: Some(param.to_owned()), ..Self::new(StatusCode::BAD_REQUEST, message) }
     }
 
     pub(super) fn body(&self) -> Value {
-        error_body(
-            &self.message,
-            "invalid_request_error",
-            self.param.as_deref(),
-            self.code,
-        )
+        error_body(&self.message, "invalid_request_error", self.param.as_deref(), self.code)
     }
 }
 
@@ -54,10 +41,7 @@ pub(super) fn head(
     key: Option<&str>,
 ) -> Result<(), Violation> {
     if path != "/v1/chat/completions" {
-        return Err(Violation::new(
-            StatusCode::NOT_FOUND,
-            format!("Invalid URL ({method} {path})"),
-        ));
+        return Err(Violation::new(StatusCode::NOT_FOUND, format!("Invalid URL ({method} {path})")));
     }
     if method != Method::POST {
         let message = format!("Not allowed to {method} on {path}");
@@ -73,12 +57,8 @@ pub(super) fn head(
             });
         }
     }
-    let content_type = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    let essence = content_type
-        .and_then(|value| value.split(';').next())
-        .map(str::trim);
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = content_type.and_then(|value| value.split(';').next()).map(str::trim);
     if !essence.is_some_and(|essence| essence.eq_ignore_ascii_case("application/json")) {
         let message = format!("content-type is {content_type:?}, not application/json");
         return Err(Violation::new(StatusCode::BAD_REQUEST, message));
@@ -102,28 +82,21 @@ pub(super) fn json(body: &[u8]) -> Result<Value, Violation> {
 /// The fields that a real provider checks; unknown ones pass.
 pub(super) fn fields(body: &Value, known: impl Fn(&str) -> bool) -> Result<(), Violation> {
     let Value::Object(body) = body else {
-        return Err(Violation::new(
-            StatusCode::BAD_REQUEST,
-            "the body is not a JSON object",
-        ));
+        return Err(Violation::new(StatusCode::BAD_REQUEST, "the body is not a JSON object"));
     };
     // As most providers, null is taken for absent.
     let given = |name: &str| body.get(name).filter(|value| !value.is_null());
     match given("model") {
         Some(Value::String(model)) if known(model) => {}
         Some(Value::String(model)) => {
-            let message =
-                format!("The model `{model}` does not exist or you do not have access to it.");
+            let message = format!("The model `{model}` does not exist or you do not have access to it.");
             return Err(Violation {
                 code: Some("model_not_found"),
                 ..Violation::new(StatusCode::NOT_FOUND, message)
             });
         }
         _ => {
-            return Err(Violation::bad(
-                "model",
-                "you must provide a model parameter",
-            ));
+            return Err(Violation::bad("model", "you must provide a model parameter"));
         }
     }
     messages(given("messages"))?;
@@ -146,10 +119,7 @@ pub(super) fn fields(body: &Value, known: impl Fn(&str) -> bool) -> Result<(), V
         None => {}
         Some(Some(value)) if (0.0..=2.0).contains(&value) => {}
         Some(_) => {
-            return Err(Violation::bad(
-                "temperature",
-                "'temperature' is not within 0 and 2",
-            ));
+            return Err(Violation::bad("temperature", "'temperature' is not within 0 and 2"));
         }
     }
     Ok(())
@@ -159,28 +129,15 @@ fn messages(messages: Option<&Value>) -> Result<(), Violation> {
     let messages = match messages {
         Some(Value::Array(messages)) if !messages.is_empty() => messages,
         _ => {
-            return Err(Violation::bad(
-                "messages",
-                "'messages' is not an array with elements",
-            ));
+            return Err(Violation::bad("messages", "'messages' is not an array with elements"));
         }
     };
     for (index, message) in messages.iter().enumerate() {
         let role = message.get("role").and_then(Value::as_str);
-        let known = [
-            "system",
-            "developer",
-            "user",
-            "assistant",
-            "tool",
-            "function",
-        ];
+        let known = ["system", "developer", "user", "assistant", "tool", "function"];
         if !role.is_some_and(|role| known.contains(&role)) {
             let param = format!("messages[{index}].role");
-            return Err(Violation::bad(
-                &param,
-                format!("{role:?} is no role, at {param}"),
-            ));
+            return Err(Violation::bad(&param, format!("{role:?} is no role, at {param}")));
         }
     }
     Ok(())
@@ -197,10 +154,7 @@ fn stream_options(options: &Value, stream: bool) -> Result<(), Violation> {
     };
     let known = ["include_usage", "include_obfuscation"];
     match options.keys().find(|name| !known.contains(&name.as_str())) {
-        Some(name) => Err(Violation::bad(
-            param,
-            format!("Unknown parameter: 'stream_options.{name}'"),
-        )),
+        Some(name) => Err(Violation::bad(param, format!("Unknown parameter: 'stream_options.{name}'"))),
         None => Ok(()),
     }
 }
@@ -283,20 +237,11 @@ mod tests {
     #[test]
     fn what_a_real_provider_takes_is_taken() {
         assert_eq!(with(json!({})), "ok");
-        assert_eq!(
-            with(json!({"vendor_field": {"a": [1, {"b": null}]}, "n": 1})),
-            "ok"
-        );
-        assert_eq!(
-            with(json!({"stream": true, "stream_options": {"include_usage": true}})),
-            "ok"
-        );
+        assert_eq!(with(json!({"vendor_field": {"a": [1, {"b": null}]}, "n": 1})), "ok");
+        assert_eq!(with(json!({"stream": true, "stream_options": {"include_usage": true}})), "ok");
         assert_eq!(with(json!({"stream": false, "stream_options": null})), "ok");
         assert_eq!(with(json!({"temperature": 2, "max_tokens": 1})), "ok");
-        assert_eq!(
-            with(json!({"messages": [{"role": "developer", "content": "x"}]})),
-            "ok"
-        );
+        assert_eq!(with(json!({"messages": [{"role": "developer", "content": "x"}]})), "ok");
     }
 
     #[test]
@@ -308,24 +253,12 @@ mod tests {
             (json!({"messages": "hi"}), "'messages'"),
             (json!({"messages": ["hi"]}), "no role"),
             (json!({"messages": [{"role": "wizard"}]}), "no role"),
-            (
-                json!({"stream_options": {"include_usage": true}}),
-                "only allowed",
-            ),
-            (
-                json!({"stream": false, "stream_options": {}}),
-                "only allowed",
-            ),
-            (
-                json!({"stream": true, "stream_options": {"usage": true}}),
-                "Unknown parameter",
-            ),
+            (json!({"stream_options": {"include_usage": true}}), "only allowed"),
+            (json!({"stream": false, "stream_options": {}}), "only allowed"),
+            (json!({"stream": true, "stream_options": {"usage": true}}), "Unknown parameter"),
             (json!({"stream": "yes"}), "boolean"),
             (json!({"n": 2}), "'n'"),
-            (
-                json!({"max_tokens": 1, "max_completion_tokens": 1}),
-                "exclude",
-            ),
+            (json!({"max_tokens": 1, "max_completion_tokens": 1}), "exclude"),
             (json!({"temperature": 2.1}), "'temperature'"),
             (json!({"temperature": "0.5"}), "'temperature'"),
         ];
@@ -341,8 +274,6 @@ mod tests {
     #[test]
     fn a_name_twice_is_refused_at_any_depth() {
         assert!(verdict(r#"{"model":"m","model":"n"}"#).contains("duplicate key \"model\""));
-        assert!(
-            verdict(r#"{"model":"m","x":[{"a":1,"\u0061":2}]}"#).contains("duplicate key \"a\"")
-        );
+        assert!(verdict(r#"{"model":"m","x":[{"a":1,"\u0061":2}]}"#).contains("duplicate key \"a\""));
     }
 }

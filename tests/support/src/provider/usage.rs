@@ -18,27 +18,17 @@ pub struct Usage {
 impl Usage {
     /// Without details.
     pub fn new(prompt: u64, completion: u64) -> Self {
-        Self {
-            prompt,
-            completion,
-            ..Self::default()
-        }
+        Self { prompt, completion, ..Self::default() }
     }
 
     /// With `cached_tokens` told.
     pub fn cached(self, tokens: u64) -> Self {
-        Self {
-            cached: Some(tokens),
-            ..self
-        }
+        Self { cached: Some(tokens), ..self }
     }
 
     /// With `reasoning_tokens` told.
     pub fn reasoning(self, tokens: u64) -> Self {
-        Self {
-            reasoning: Some(tokens),
-            ..self
-        }
+        Self { reasoning: Some(tokens), ..self }
     }
 
     /// `total_tokens`.

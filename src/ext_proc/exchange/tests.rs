@@ -1,0 +1,318 @@
+//! The protocol's rules, a row each.
+
+use std::fmt::Write as _;
+
+use envoy_types::pb::envoy::service::ext_proc::v3::{HttpTrailers, ProtocolConfiguration};
+
+use super::*;
+use crate::ensemble::fixture;
+
+const CHAT: &[(&str, &str)] =
+    &[(":method", "POST"), (":path", "/v1/chat/completions"), ("content-type", "application/json")];
+
+fn exchange() -> Exchange {
+    bounded(1 << 20)
+}
+
+fn bounded(max_request_bytes: usize) -> Exchange {
+    let snapshot = Arc::new(Snapshot::new([fixture::ensemble("team")]));
+    Exchange::new(snapshot, ModeOverride::Standalone, max_request_bytes)
+}
+
+fn headers(
+    base: Option<BodySendMode>,
+    fields: &[(&str, &str)],
+    end_of_stream: bool,
+) -> pb::ProcessingRequest {
+    let headers = fields
+        .iter()
+        .map(|(k, v)| pb::HeaderValue {
+            key: (*k).to_owned(),
+            raw_value: v.as_bytes().to_vec(),
+            ..pb::HeaderValue::default()
+        })
+        .collect();
+    pb::ProcessingRequest {
+        protocol_config: base.map(|b| ProtocolConfiguration {
+            request_body_mode: b.into(),
+            ..ProtocolConfiguration::default()
+        }),
+        request: Some(pb::Request::RequestHeaders(pb::HttpHeaders {
+            headers: Some(pb::HeaderMap { headers }),
+            end_of_stream,
+            ..pb::HttpHeaders::default()
+        })),
+        ..pb::ProcessingRequest::default()
+    }
+}
+
+fn chat(base: BodySendMode) -> pb::ProcessingRequest {
+    headers(Some(base), CHAT, false)
+}
+
+fn message(request: pb::Request) -> pb::ProcessingRequest {
+    pb::ProcessingRequest { request: Some(request), ..pb::ProcessingRequest::default() }
+}
+
+fn body(text: &str, end_of_stream: bool) -> pb::ProcessingRequest {
+    let body = text.as_bytes().to_vec();
+    message(pb::Request::RequestBody(pb::HttpBody { body, end_of_stream, ..pb::HttpBody::default() }))
+}
+
+fn trailers() -> pb::ProcessingRequest {
+    message(pb::Request::RequestTrailers(HttpTrailers::default()))
+}
+
+/// A step in a few words.
+fn told(step: &Step) -> String {
+    let (mut text, replies) = match step {
+        Step::Send(replies) => ("send".to_owned(), replies),
+        Step::Finish(replies) => ("finish".to_owned(), replies),
+        Step::Answer(asked) => {
+            let stream = if asked.can_stream { "stream" } else { "whole" };
+            return format!(
+                "answer {} {stream} {}",
+                asked.ensemble.name,
+                String::from_utf8_lossy(&asked.body)
+            );
+        }
+        Step::Break(violation) => return format!("break: {violation}"),
+    };
+    for reply in replies {
+        if reply.mode_override.is_some() {
+            assert!(reply.response.is_none(), "an override stands alone");
+            text.push_str(" override");
+        }
+        let Some(response) = &reply.response else { continue };
+        let _ = match response {
+            pb::Response::RequestHeaders(_) => write!(text, " headers"),
+            pb::Response::RequestTrailers(_) => write!(text, " trailers"),
+            pb::Response::ImmediateResponse(r) => write!(text, " {}", r.status.as_ref().unwrap().code),
+            pb::Response::RequestBody(b) => match b.response.as_ref().and_then(|c| c.body_mutation.clone()) {
+                Some(pb::BodyMutation { mutation: Some(pb::Mutation::StreamedResponse(s)) }) => {
+                    let end = if s.end_of_stream { "!" } else { "" };
+                    write!(text, " echo({}{end})", String::from_utf8_lossy(&s.body))
+                }
+                _ => write!(text, " body"),
+            },
+            other => write!(text, " {other:?}"),
+        };
+    }
+    text
+}
+
+fn play(exchange: &mut Exchange, messages: impl IntoIterator<Item = pb::ProcessingRequest>) -> Vec<String> {
+    messages.into_iter().map(|m| told(&exchange.receive(m))).collect()
+}
+
+const ALIAS: &str = r#"{"model":"team"}"#;
+const PLAIN: &str = r#"{"model":"gpt"}"#;
+
+#[test]
+fn each_base_mode_has_its_way_to_an_alias() {
+    use BodySendMode::{Buffered, FullDuplexStreamed, None, Streamed};
+    for (base, after_headers, can_stream) in [
+        (None, "send override", "stream"),
+        (Streamed, "send override", "stream"),
+        (FullDuplexStreamed, "send", "stream"),
+        (Buffered, "send headers", "whole"),
+    ] {
+        let steps = play(&mut exchange(), [chat(base), body(ALIAS, true)]);
+        assert_eq!(
+            steps,
+            [after_headers.to_owned(), format!("answer team {can_stream} {ALIAS}")],
+            "{base:?}"
+        );
+    }
+    let untold = play(&mut exchange(), [headers(Option::None, CHAT, false), body(ALIAS, true)]);
+    assert_eq!(untold, ["send headers".to_owned(), format!("answer team whole {ALIAS}")]);
+}
+
+#[test]
+fn each_base_mode_lets_other_requests_through() {
+    use BodySendMode::{Buffered, BufferedPartial, FullDuplexStreamed, None, Streamed};
+    let echoed = format!("finish headers echo({PLAIN}!)");
+    for (base, steps) in [
+        (None, ["send override", &*echoed]),
+        (Streamed, ["send override", &*echoed]),
+        (FullDuplexStreamed, ["send", &*echoed]),
+        (Buffered, ["send headers", "finish body"]),
+        (BufferedPartial, ["send headers", "finish body"]),
+    ] {
+        assert_eq!(play(&mut exchange(), [chat(base), body(PLAIN, true)]), steps, "{base:?}");
+    }
+    let other = &[(":method", "POST"), (":path", "/v1/embeddings")];
+    for (base, steps) in [
+        (None, vec!["finish headers"]),
+        (Streamed, vec!["send headers", "send body", "finish body"]),
+        (FullDuplexStreamed, vec!["send headers", "send echo(a)", "finish echo(b!)"]),
+        (Buffered, vec!["send headers", "send body", "finish body"]),
+    ] {
+        let messages = [headers(Some(base), other, false), body("a", false), body("b", true)];
+        let expected = steps.len();
+        assert_eq!(play(&mut exchange(), messages.into_iter().take(expected)), steps, "{base:?}");
+    }
+}
+
+#[test]
+fn a_request_without_a_body_is_let_through_at_once() {
+    for method in ["GET", "HEAD", "POST"] {
+        let fields = &[(":method", method), (":path", "/v1/chat/completions")];
+        let steps = play(&mut exchange(), [headers(Some(BodySendMode::None), fields, true)]);
+        assert_eq!(steps, ["finish headers"], "{method}");
+    }
+}
+
+#[test]
+fn what_is_no_alias_goes_on_before_its_end() {
+    let messages = [
+        chat(BodySendMode::None),
+        body(r#"{"x":1,"mod"#, false),
+        body(r#"el":"gpt","messages":["#, false),
+        body("1]}", false),
+        body("", true),
+        body("late", true),
+    ];
+    assert_eq!(
+        play(&mut exchange(), messages),
+        [
+            "send override",
+            "send",
+            r#"send headers echo({"x":1,"mod) echo(el":"gpt","messages":[)"#,
+            "send echo(1]})",
+            "finish echo(!)",
+            "send",
+        ]
+    );
+}
+
+#[test]
+fn an_alias_is_collected_to_its_end_wherever_its_model_stands() {
+    let messages = [
+        chat(BodySendMode::None),
+        body(r#"{"messages":[{"model":"x"}],"model":"\u0074eam""#, false),
+        body("}", true),
+    ];
+    assert_eq!(
+        play(&mut exchange(), messages),
+        ["send override", "send", r#"answer team stream {"messages":[{"model":"x"}],"model":"\u0074eam"}"#]
+    );
+}
+
+#[test]
+fn the_first_model_decides() {
+    let first = r#"{"model":"team","model":"gpt"}"#;
+    assert_eq!(
+        play(&mut exchange(), [chat(BodySendMode::Buffered), body(first, true)])[1],
+        format!("answer team whole {first}")
+    );
+    let second = r#"{"model":"gpt","model":"team"}"#;
+    for (base, expected) in [
+        (BodySendMode::Buffered, "finish body".to_owned()),
+        (BodySendMode::None, format!("finish headers echo({second}!)")),
+    ] {
+        assert_eq!(play(&mut exchange(), [chat(base), body(second, true)])[1], expected);
+    }
+}
+
+#[test]
+fn a_body_that_names_no_model_is_let_through() {
+    for text in ["", "not json", "[1]", "{}", r#"{"model":7}"#, r#"{"model":"te"#] {
+        let steps = play(&mut exchange(), [chat(BodySendMode::None), body(text, true)]);
+        assert_eq!(steps, ["send override".to_owned(), format!("finish headers echo({text}!)")]);
+    }
+}
+
+#[test]
+fn trailers_end_a_request_like_its_end_of_stream() {
+    let alias = play(&mut exchange(), [chat(BodySendMode::None), body(ALIAS, false), trailers()]);
+    assert_eq!(alias[2], format!("answer team stream {ALIAS}"));
+    let plain = play(&mut exchange(), [chat(BodySendMode::None), body(PLAIN, false), trailers()]);
+    assert_eq!(plain[1..], [format!("send headers echo({PLAIN})"), "finish trailers".to_owned()]);
+    let unread = play(&mut exchange(), [chat(BodySendMode::None), body("{", false), trailers()]);
+    assert_eq!(unread[2], "finish headers echo({) trailers");
+    let none = play(&mut exchange(), [chat(BodySendMode::None), trailers()]);
+    assert_eq!(none[1], "finish headers trailers");
+}
+
+#[test]
+fn a_body_of_the_bound_is_taken_and_one_past_it_is_refused() {
+    for base in [BodySendMode::None, BodySendMode::Buffered] {
+        let exact = play(&mut bounded(ALIAS.len()), [chat(base), body(ALIAS, true)]);
+        assert!(exact[1].starts_with("answer"), "{exact:?}");
+        let past = play(&mut bounded(ALIAS.len() - 1), [chat(base), body(ALIAS, true)]);
+        assert_eq!(past[1], "finish 413", "{base:?}");
+    }
+    let unread = play(&mut bounded(4), [chat(BodySendMode::None), body(r#"{"x":"#, false)]);
+    assert_eq!(unread[1], "finish 413", "an alias must not slip by behind a large value");
+    let plain = play(&mut bounded(4), [chat(BodySendMode::None), body(PLAIN, true)]);
+    assert_eq!(plain[1], format!("finish headers echo({PLAIN}!)"), "no bound for what is no alias");
+}
+
+#[test]
+fn messages_out_of_turn_are_named() {
+    use BodySendMode::{Buffered, None};
+    for (messages, violation) in [
+        (vec![body(ALIAS, true)], Violation::NoHeaders),
+        (vec![trailers()], Violation::NoHeaders),
+        (vec![chat(None), chat(None)], Violation::HeadersTwice),
+        (vec![pb::ProcessingRequest::default()], Violation::Empty),
+        (vec![chat(None), pb::ProcessingRequest::default()], Violation::Empty),
+        (vec![chat(Buffered), body(ALIAS, false)], Violation::Pieces),
+    ] {
+        let steps = play(&mut exchange(), messages);
+        assert_eq!(steps.last().unwrap(), &format!("break: {violation}"));
+    }
+}
+
+#[test]
+fn an_attachment_that_hides_bodies_is_noticed() {
+    let mut never = exchange();
+    never.mode_override = ModeOverride::Never;
+    assert_eq!(play(&mut never, [chat(BodySendMode::None)]), ["finish headers"]);
+    assert_eq!(never.take_notice(), Some(Notice::NoBody));
+    let mut partial = exchange();
+    play(&mut partial, [chat(BodySendMode::BufferedPartial)]);
+    assert_eq!(partial.take_notice(), Some(Notice::UnsupportedMode));
+    let mut waiting = exchange();
+    play(&mut waiting, [chat(BodySendMode::None)]);
+    assert!(waiting.awaits_override());
+    play(&mut waiting, [body("{", false)]);
+    assert!(!waiting.awaits_override());
+}
+
+/// Every sequence of up to four messages ends no worse than in a violation: never a second
+/// terminal step, nothing after one, no panic.
+#[test]
+fn short_sequences_never_speak_out_of_turn() {
+    let alphabet: Vec<pb::ProcessingRequest> = vec![
+        chat(BodySendMode::None),
+        chat(BodySendMode::FullDuplexStreamed),
+        chat(BodySendMode::Buffered),
+        body(ALIAS, true),
+        body(r#"{"model":"#, false),
+        body(r#""team"}"#, true),
+        body(r#""gpt"}"#, false),
+        trailers(),
+        message(pb::Request::ResponseHeaders(pb::HttpHeaders::default())),
+        pb::ProcessingRequest::default(),
+    ];
+    for sequence in 0..alphabet.len().pow(4) {
+        let mut exchange = exchange();
+        let mut over = false;
+        for place in 0..4u32 {
+            let message = alphabet[sequence / alphabet.len().pow(place) % alphabet.len()].clone();
+            let step = exchange.receive(message);
+            match &step {
+                Step::Send(replies) => {
+                    assert!(!over || replies.is_empty(), "{sequence}: spoke after the end")
+                }
+                Step::Finish(_) | Step::Answer(_) => {
+                    assert!(!over, "{sequence}: a second terminal step {}", told(&step));
+                    over = true;
+                }
+                Step::Break(_) => break,
+            }
+        }
+    }
+}
