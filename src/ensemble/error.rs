@@ -132,10 +132,22 @@ pub fn made_safe<'a>(
     names.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
     for text in [Some(&mut safe.message), safe.param.as_mut(), safe.code.as_mut()].into_iter().flatten() {
         for (name, shown) in &names {
-            if text.contains(name) {
-                *text = text.replace(name, shown);
-            }
+            *text = without(text, name, shown);
         }
     }
     safe
+}
+
+/// `text` with `shown` for every `name` that is no part of a longer word.
+fn without(text: &str, name: &str, shown: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(name) {
+        out.push_str(before);
+        let joined = out.ends_with(char::is_alphanumeric) || after.starts_with(char::is_alphanumeric);
+        out.push_str(if joined { name } else { shown });
+        rest = after;
+    }
+    out.push_str(rest);
+    out
 }

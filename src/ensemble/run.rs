@@ -100,7 +100,7 @@ impl Runner {
             return Err(Failed { head, error: ApiError::from(&RunError::Overloaded) });
         };
         let mut run = Run::begin(Arc::clone(&self.caller), ensemble, request, context, head, permit);
-        match run.to_answer().await {
+        match run.find_answer().await {
             Ok(begun) => Ok(run.outcome(begun)),
             Err(error) => {
                 let error = ApiError::from(&error);
@@ -163,7 +163,7 @@ impl Run {
         self.deadline.is_some_and(|deadline| deadline <= Instant::now())
     }
 
-    async fn to_answer(&mut self) -> Result<Source, RunError> {
+    async fn find_answer(&mut self) -> Result<Source, RunError> {
         let panel = panel::ask(self).await;
         self.account.panel_ended();
         self.head.panel_time = self.account.panel_time();
@@ -344,3 +344,6 @@ impl Strategy {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

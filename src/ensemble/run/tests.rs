@@ -1,0 +1,327 @@
+//! Whole runs over scripted callers, in paused time.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::chat::Collected;
+use crate::ensemble::fixture::{self, Scripted, fails, says, status, streams};
+use crate::ensemble::{Judge, Member};
+
+fn panel() -> Scripted {
+    Scripted::default()
+        .model("a", says(10, "one"))
+        .model("b", says(20, "two"))
+        .model("c", says(30, "three"))
+        .model("judge", says(5, "judged"))
+}
+
+fn request(body: &Value) -> Request {
+    let mut body = body.clone();
+    body["model"] = json!("team");
+    if body.get("messages").is_none() {
+        body["messages"] = json!([{"role": "user", "content": "why?"}]);
+    }
+    Request::parse(Bytes::from(body.to_string())).unwrap()
+}
+
+fn context() -> Context {
+    Context { request_id: "request-1".into(), passed: Arc::default() }
+}
+
+async fn run(caller: Arc<Scripted>, ensemble: Ensemble, body: Value) -> Result<Outcome, Failed> {
+    Runner::new(caller, Admission::new(8)).run(Arc::new(ensemble), request(&body), context()).await
+}
+
+/// The answer's text, its outcome, its usage's sum and how long it took.
+async fn answer(caller: &Arc<Scripted>, ensemble: Ensemble) -> (String, &'static str, u64, u128) {
+    let began = Instant::now();
+    let outcome = run(Arc::clone(caller), ensemble, json!({})).await.expect("an answer");
+    let head = outcome.head.clone();
+    let (text, usage) = collect(outcome).await;
+    (text, head.outcome.unwrap(), usage.count("total_tokens"), began.elapsed().as_millis())
+}
+
+async fn collect(outcome: Outcome) -> (String, Usage) {
+    let mut collected = Collected::default();
+    let events: Vec<_> = outcome.events.collect().await;
+    for event in events {
+        collected.push(event.expect("no error")).unwrap();
+    }
+    let (completion, usage) = collected.finish().unwrap();
+    (completion.content.unwrap_or_default(), usage)
+}
+
+async fn error(caller: Scripted, ensemble: Ensemble) -> (u16, String, ApiError) {
+    let failed = run(Arc::new(caller), ensemble, json!({})).await.err().expect("an error");
+    let code = failed.error.code.clone().unwrap_or_default().into_owned();
+    (failed.error.status, code, failed.error)
+}
+
+fn with(change: impl FnOnce(&mut Ensemble)) -> Ensemble {
+    let mut ensemble = fixture::ensemble("team");
+    change(&mut ensemble);
+    ensemble
+}
+
+fn with_judge(change: impl FnOnce(&mut Judge)) -> Ensemble {
+    with(|e| {
+        let Strategy::Judge(judge) = &mut e.strategy;
+        change(judge);
+    })
+}
+
+fn down() -> Failure {
+    status(503, "secret host down", None)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_judge_answers_from_a_full_panel_and_everything_billed_is_summed() {
+    let caller = Arc::new(panel());
+    assert_eq!(answer(&caller, fixture::ensemble("team")).await, ("judged".to_owned(), "full", 60, 35));
+    let calls = caller.calls.lock().unwrap();
+    assert_eq!(calls.iter().map(|(m, _)| &**m).collect::<Vec<_>>(), ["a", "b", "c", "judge"]);
+    let judge = &calls[3].1;
+    assert_eq!(judge["model"], "provider/judge");
+    assert_eq!(judge["messages"][0], json!({"role": "user", "content": "why?"}));
+    let prompt = judge["messages"][1]["content"].as_str().unwrap();
+    assert!(
+        ["one", "two", "three"].iter().all(|text| prompt.contains(text)) && !prompt.contains("provider/")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn stragglers_are_cancelled_after_the_grace_and_waited_for_without_one() {
+    let slow = || Arc::new(panel().model("c", says(5000, "late")));
+    let graced = slow();
+    let quick = with(|e| e.straggler_grace = Some(Duration::from_millis(100)));
+    assert_eq!(answer(&graced, quick).await, ("judged".to_owned(), "quorum", 45, 20 + 100 + 5));
+    assert_eq!(graced.open.load(Ordering::Relaxed), 0);
+    assert_eq!(answer(&slow(), fixture::ensemble("team")).await.3, 5005);
+    let timed = with(|e| e.timeout = Some(Duration::from_secs(1)));
+    assert_eq!(answer(&slow(), timed).await, ("judged".to_owned(), "quorum", 45, 1005));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreachable_quorum_cancels_the_rest_at_once() {
+    let caller = Arc::new(
+        panel().model("a", fails(1, down)).model("b", fails(2, down)).model("c", says(9000, "late")),
+    );
+    let began = Instant::now();
+    let failed = run(Arc::clone(&caller), fixture::ensemble("team"), json!({})).await.err().unwrap();
+    assert_eq!((began.elapsed().as_millis(), caller.open.load(Ordering::Relaxed)), (2, 0));
+    assert_eq!((failed.error.status, failed.error.code.as_deref()), (502, Some("quorum_not_met")));
+    assert_eq!(failed.error.should_retry, Some(false));
+    assert!(!failed.error.message.contains("secret"), "{}", failed.error.message);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_line_of_the_error_table() {
+    let all = |failure: fn() -> Failure| {
+        panel().model("a", fails(1, failure)).model("b", fails(2, failure)).model("c", fails(3, failure))
+    };
+    let team = || fixture::ensemble("team");
+    let (code, name, e) =
+        error(all(|| status(422, "provider/a at models.internal: too long", None)), team()).await;
+    assert_eq!((code, &*name, &*e.message), (422, "", "team at upstream: too long"));
+    let (code, name, e) = error(all(|| status(429, "x", Some(Duration::from_millis(2500)))), team()).await;
+    assert_eq!((code, &*name, e.retry_after, e.should_retry), (429, "rate_limit_exceeded", Some(3), None));
+    let (code, name, _) = error(all(|| status(401, "bad key sk-1", None)), team()).await;
+    assert_eq!((code, &*name), (502, "upstream_auth"));
+    let (code, name, _) = error(all(|| Failure::Timeout), team()).await;
+    assert_eq!((code, &*name), (504, "ensemble_timeout"));
+    let mixed = all(|| Failure::Timeout).model("a", fails(1, down)).model("b", says(2, "ok"));
+    let (code, name, e) = error(mixed, team()).await;
+    assert_eq!(
+        (code, &*name, &*e.message),
+        (502, "quorum_not_met", "1 of the 2 answers needed came from this ensemble's models")
+    );
+    let late = with(|e| e.deadline = Some(Duration::from_millis(15)));
+    let (code, name, _) = error(panel().model("b", fails(1, down)), late).await;
+    assert_eq!((code, &*name), (504, "ensemble_timeout"));
+    for (failure, expected) in [
+        (down as fn() -> Failure, 502),
+        (|| status(401, "", None), 502),
+        (|| status(429, "", None), 429),
+        (|| Failure::Timeout, 504),
+    ] {
+        let strict = with(|e| e.on_judge_failure = OnJudgeFailure::Fail);
+        let (code, name, e) = error(panel().model("judge", fails(1, failure)), strict).await;
+        assert_eq!((code, &*name), (expected, "judge_failed"));
+        assert_eq!(e.should_retry, (code != 429).then_some(false));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_past_the_cap_is_refused_before_anyone_is_asked() {
+    let caller = Arc::new(panel());
+    let runner = Runner::new(Arc::clone(&caller) as Arc<dyn Caller>, Admission::new(1));
+    let ensemble = Arc::new(fixture::ensemble("team"));
+    let first = runner.run(Arc::clone(&ensemble), request(&json!({})), context()).await.ok().unwrap();
+    let refused = runner.run(Arc::clone(&ensemble), request(&json!({})), context()).await.err().unwrap();
+    assert_eq!(
+        (refused.error.status, refused.error.retry_after, refused.error.should_retry),
+        (503, Some(1), None)
+    );
+    assert_eq!(caller.calls.lock().unwrap().len(), 4);
+    drop(first);
+    assert!(runner.run(ensemble, request(&json!({})), context()).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn best_effort_and_fallback_go_on_without_a_quorum() {
+    let one = || {
+        Arc::new(
+            panel().model("a", fails(1, down)).model("b", fails(2, down)).model("spare", says(7, "spare")),
+        )
+    };
+    let best_effort = with(|e| e.on_quorum_failure = OnQuorumFailure::BestEffort);
+    assert_eq!(answer(&one(), best_effort).await, ("three".to_owned(), "degraded", 15, 30));
+    let fallback = with(|e| e.on_quorum_failure = OnQuorumFailure::Fallback(fixture::model("spare")));
+    assert_eq!(answer(&one(), fallback).await, ("spare".to_owned(), "degraded", 15, 2 + 7));
+    let none = panel()
+        .model("a", fails(1, down))
+        .model("b", fails(2, down))
+        .model("c", fails(3, down))
+        .model("spare", fails(1, down));
+    let fallback = with(|e| e.on_quorum_failure = OnQuorumFailure::Fallback(fixture::model("spare")));
+    assert_eq!(error(none, fallback).await.1, "quorum_not_met");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_judge_is_replaced_by_its_fallback_or_by_the_best_candidate() {
+    let broken = || Arc::new(panel().model("judge", fails(1, down)).model("spare", says(1, "spared")));
+    let fallback = with_judge(|j| j.fallback = Some(fixture::model("spare")));
+    assert_eq!(answer(&broken(), fallback).await, ("spared".to_owned(), "degraded", 60, 32));
+    let weighted = with(|e| e.panel[1].weight = 2.0);
+    assert_eq!(answer(&broken(), weighted).await, ("two".to_owned(), "degraded", 45, 31));
+    assert_eq!(answer(&broken(), fixture::ensemble("team")).await.0, "one");
+    let empty = Arc::new(panel().model("judge", says(1, " ")));
+    assert_eq!(answer(&empty, fixture::ensemble("team")).await, ("one".to_owned(), "degraded", 60, 31));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_candidate_is_returned_or_judged() {
+    let alone = |e: &mut Ensemble| {
+        e.panel.truncate(1);
+        e.quorum = std::num::NonZeroUsize::MIN;
+    };
+    assert_eq!(answer(&Arc::new(panel()), with(alone)).await, ("one".to_owned(), "single", 15, 10));
+    let judged = with(|e| {
+        alone(e);
+        e.single_candidate = SingleCandidate::Judge;
+    });
+    assert_eq!(answer(&Arc::new(panel()), judged).await, ("judged".to_owned(), "full", 30, 15));
+}
+
+#[tokio::test(start_paused = true)]
+async fn unusable_answers_are_no_candidates() {
+    let caller = Arc::new(panel().model("a", says(1, "")));
+    assert_eq!(answer(&caller, fixture::ensemble("team")).await.1, "quorum");
+    assert!(!caller.calls.lock().unwrap()[3].1.to_string().contains("BEGIN C"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_get_the_callers_request_and_their_own_settings() {
+    let caller = Arc::new(panel());
+    let ensemble = with(|e| {
+        e.panel[1] = Member {
+            params: vec![
+                ("temperature".to_owned(), Bytes::from_static(b"0.70")),
+                ("store".to_owned(), Bytes::from_static(b"true")),
+            ],
+            system: Some("be \"brief\"".to_owned()),
+            ..fixture::member("b")
+        };
+    });
+    let body = json!({"stream": true, "stream_options": {"include_usage": true}, "store": false, "metadata": {"k": "v"},
+        "vendor": {"x": 1}, "temperature": 0.2, "max_tokens": 7, "tools": [], "stop": ["x"]});
+    let caller_copy = Arc::new(panel().model("judge", streams(1, &["j"])));
+    drop(caller);
+    run(Arc::clone(&caller_copy), ensemble, body).await.ok().unwrap();
+    let calls = caller_copy.calls.lock().unwrap();
+    let user = json!({"role": "user", "content": "why?"});
+    assert_eq!(
+        calls[0].1,
+        json!({"model": "provider/a", "messages": [user], "stream": false, "vendor": {"x": 1}, "temperature": 0.2,
+            "max_tokens": 7, "tools": [], "stop": ["x"]})
+    );
+    assert_eq!(calls[1].1["messages"], json!([{"role": "system", "content": "be \"brief\""}, user]));
+    assert_eq!((&calls[1].1["temperature"], &calls[1].1["store"]), (&json!(0.7), &json!(true)));
+    let judge = &calls[3].1;
+    assert_eq!((&judge["stream"], &judge["stream_options"]), (&json!(true), &json!({"include_usage": true})));
+    assert_eq!(
+        (&judge["max_tokens"], &judge["stop"], &judge["tools"]),
+        (&json!(7), &json!(["x"]), &json!([]))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_streaming_judge_is_passed_on_as_it_speaks() {
+    let caller = Arc::new(panel().model("judge", streams(100, &["a", "b", "c"])));
+    let began = Instant::now();
+    let mut outcome = run(caller, fixture::ensemble("team"), json!({"stream": true})).await.ok().unwrap();
+    assert_eq!((began.elapsed().as_millis(), outcome.head.outcome), (130, Some("full")));
+    let mut seen = Vec::new();
+    while let Some(event) = outcome.events.next().await {
+        let what = match event.unwrap() {
+            Event::Delta(delta) => String::from_utf8(delta.json.to_vec()).unwrap(),
+            Event::Finish(reason) => reason.into(),
+            Event::Usage(usage) => usage.count("total_tokens").to_string(),
+            Event::Message(_) => panic!("not whole"),
+        };
+        seen.push((began.elapsed().as_millis(), what));
+    }
+    let piece = |text: &str| json!({"content": text}).to_string();
+    assert_eq!(
+        seen,
+        [
+            (130, piece("a")),
+            (230, piece("b")),
+            (330, piece("c")),
+            (330, "stop".to_owned()),
+            (330, "60".to_owned())
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stalled_streaming_judge_ends_at_its_bound_with_an_error() {
+    let mut script = streams(10, &["a"]);
+    script.insert(1, (Duration::from_secs(9), Ok(fixture::piece("late"))));
+    for (bound, after) in [
+        (with(|e| e.timeout = Some(Duration::from_secs(2))), 2030),
+        (with(|e| e.deadline = Some(Duration::from_secs(1))), 1000),
+    ] {
+        let caller = Arc::new(panel().model("judge", script.clone()));
+        let began = Instant::now();
+        let outcome = run(caller, bound, json!({"stream": true})).await.ok().unwrap();
+        let events: Vec<_> = outcome.events.collect().await;
+        assert_eq!(began.elapsed().as_millis(), after);
+        let error = events.last().unwrap().as_ref().unwrap_err();
+        assert_eq!((events.len(), error.status, error.code.as_deref()), (2, 504, Some("judge_failed")));
+    }
+    let silent = Arc::new(panel().model("judge", vec![(Duration::from_secs(9), Ok(fixture::piece("late")))]));
+    let bound = with(|e| e.timeout = Some(Duration::from_secs(2)));
+    let outcome = run(silent, bound, json!({"stream": true})).await.ok().unwrap();
+    assert_eq!(
+        outcome.head.outcome,
+        Some("degraded"),
+        "nothing was said yet, so the best candidate stands in"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_a_run_cancels_its_calls_wherever_it_is() {
+    let caller = Arc::new(panel().model("judge", streams(1000, &["a", "b"])));
+    let waiting = run(Arc::clone(&caller), fixture::ensemble("team"), json!({"stream": true}));
+    assert!(tokio::time::timeout(Duration::from_millis(15), waiting).await.is_err());
+    assert_eq!((caller.open.load(Ordering::Relaxed), caller.calls.lock().unwrap().len()), (0, 3));
+    let outcome =
+        run(Arc::clone(&caller), fixture::ensemble("team"), json!({"stream": true})).await.ok().unwrap();
+    assert_eq!(caller.open.load(Ordering::Relaxed), 1);
+    drop(outcome);
+    assert_eq!(caller.open.load(Ordering::Relaxed), 0);
+}
