@@ -1,1 +1,175 @@
-//! Placeholder.
+//! The commands.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::config::{self, Config, Log, LogFormat, Problems};
+
+/// The configuration is wrong (`EX_USAGE` of sysexits.h).
+const EXIT_CONFIG: u8 = 64;
+
+/// One model alias that stands for several models, beside Envoy.
+#[derive(Debug, Parser)]
+#[command(name = "consort", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve Envoy's external processing.
+    Serve(ConfigFile),
+    /// Report everything that is wrong with a configuration, and do nothing else.
+    Check(ConfigFile),
+    /// Print the JSON Schema of the configuration.
+    Schema,
+}
+
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration: YAML, TOML or JSON, by extension.
+    #[arg(short, long = "config", value_name = "FILE")]
+    config: PathBuf,
+}
+
+impl Cli {
+    /// Runs the command.
+    pub async fn run(self) -> ExitCode {
+        let ran = match self.command {
+            Command::Serve(ConfigFile { config }) => match config::load(&config) {
+                Ok(config) => return serve(config).await,
+                Err(problems) => report(&config, &problems, &mut io::stderr()),
+            },
+            Command::Check(ConfigFile { config }) => {
+                let loaded = config::load(&config);
+                check(&config, loaded, &mut io::stdout(), &mut io::stderr())
+            }
+            Command::Schema => schema(&mut io::stdout()),
+        };
+        // Whoever closed our output does not want to hear of it.
+        ran.unwrap_or(ExitCode::FAILURE)
+    }
+}
+
+async fn serve(config: Config) -> ExitCode {
+    log_to_stdout(config.log);
+    match crate::app::serve(config).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The one error that no log could take: it is why there is no service.
+            let _ = writeln!(io::stderr(), "consort: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Logs what Consort itself says at the level asked for; below `info`, libraries would drown it.
+fn log_to_stdout(log: Log) {
+    let levels = Targets::new()
+        .with_default(log.level.min(LevelFilter::INFO))
+        .with_target(env!("CARGO_CRATE_NAME"), log.level);
+    let lines = tracing_subscriber::fmt::layer();
+    let layer = match log.format {
+        LogFormat::Json => lines.json().boxed(),
+        LogFormat::Pretty => lines.boxed(),
+    };
+    // It fails only where somebody logs already: an embedding test.
+    let _ = tracing_subscriber::registry().with(layer.with_filter(levels)).try_init();
+}
+
+fn check(
+    file: &Path,
+    loaded: Result<Config, Problems>,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> io::Result<ExitCode> {
+    let config = match loaded {
+        Ok(config) => config,
+        Err(problems) => return report(file, &problems, err),
+    };
+    writeln!(
+        out,
+        "{}: ok, {}, {}",
+        file.display(),
+        counted(config.direct_models.len(), "direct model"),
+        counted(config.snapshot.ensembles().count(), "ensemble"),
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn report(file: &Path, problems: &Problems, err: &mut impl Write) -> io::Result<ExitCode> {
+    let count = counted(problems.iter().len(), "problem");
+    writeln!(err, "{}: {count}\n{problems}", file.display())?;
+    Ok(ExitCode::from(EXIT_CONFIG))
+}
+
+fn schema(out: &mut impl Write) -> io::Result<ExitCode> {
+    writeln!(out, "{:#}", config::json_schema())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn counted(count: usize, thing: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Environment, Format, Source};
+
+    fn checked(text: &str) -> (ExitCode, String, String) {
+        let loaded = Source {
+            name: "f.yaml",
+            text,
+            format: Format::Yaml,
+            environment: &Environment::new(),
+        }
+        .load();
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let code = check(Path::new("f.yaml"), loaded, &mut out, &mut err).unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (code, text(out), text(err))
+    }
+
+    #[test]
+    fn check_counts_what_a_good_file_holds() {
+        let (code, out, err) = checked(
+            "providers: [{name: p, base_url: 'http://h'}]
+models:
+- {display_name: a, provider: p, model_name: m}
+- {display_name: b, provider: p, model_name: m}
+- {display_name: e, ensemble: {panel: [{model: a}], judge: {model: b}}}",
+        );
+        assert_eq!(code, ExitCode::SUCCESS);
+        assert_eq!(out, "f.yaml: ok, 2 direct models, 1 ensemble\n");
+        assert_eq!(err, "");
+    }
+
+    #[test]
+    fn check_reports_every_problem_and_exits_with_64() {
+        let (code, out, err) = checked("{limit: {}, listen: {ext_proc: x}}");
+        assert_eq!(code, ExitCode::from(64));
+        assert_eq!(out, "");
+        insta::assert_snapshot!(err, @r#"
+        f.yaml: 2 problems
+        limit: unknown key (did you mean "limits"?)
+        listen.ext_proc: expected `host:port` or `unix:/path`
+        "#);
+    }
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -18,8 +18,9 @@
 //! [`config`] reads the operator's file into the types of all of these, and [`app`] binds, serves
 //! and drains.
 
+pub mod app;
 pub mod chat;
-
+pub mod cli;
 pub mod config;
 pub mod ensemble;
 pub mod ext_proc;

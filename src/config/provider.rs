@@ -1,0 +1,157 @@
+//! Providers: where they are, and how calls to them authenticate.
+
+use std::collections::HashMap;
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, Uri};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use super::interpolate::Written;
+use super::problem::{Path, Report};
+use super::resolve::bound;
+use super::schema::{self, File};
+use crate::upstream::{Adapter, Client, ClientSettings, Credential, Provider};
+
+/// The `api_key` that sends the caller's own `authorization` on.
+const PASSTHROUGH: &str = "passthrough";
+
+/// The providers by name; one with a problem is there, without a value.
+pub(super) type Providers<'a> = HashMap<&'a str, Option<Arc<Provider>>>;
+
+/// What the `providers` of a file mean.
+pub(super) fn resolve<'a>(file: &'a File, written: &Written, report: &mut Report) -> Providers<'a> {
+    let list = Path::root().key("providers");
+    let mut providers = Providers::new();
+    for (i, provider) in file.providers.iter().enumerate() {
+        let reader = Reader { path: list.index(i), provider, written };
+        let resolved = reader.provider(file.limits.max_response_bytes, report);
+        let name = provider.name.as_str();
+        if providers.insert(name, resolved.map(Arc::new)).is_some() {
+            let path = reader.path.key("name");
+            let shown = written.show(&path, name);
+            report.add(path.clone(), format!("\"{shown}\" is the name of another provider too"));
+        }
+    }
+    providers
+}
+
+/// One provider as written, and where.
+struct Reader<'a> {
+    path: Path,
+    provider: &'a schema::Provider,
+    written: &'a Written,
+}
+
+impl Reader<'_> {
+    fn provider(&self, max_response_bytes: usize, report: &mut Report) -> Option<Provider> {
+        let base_url = self.base_url(report);
+        let credential = self.credential(report);
+        let client = self.client(max_response_bytes, report);
+        Some(Provider {
+            name: self.provider.name.as_str().into(),
+            adapter: match self.provider.adapter {
+                schema::Adapter::OpenAi => Adapter::OpenAi,
+            },
+            base_url: base_url?,
+            credential: credential?,
+            client: client?,
+        })
+    }
+
+    fn base_url(&self, report: &mut Report) -> Option<Uri> {
+        let read = || {
+            let uri: Uri = self.provider.base_url.trim_end_matches('/').parse().map_err(|_| "is no URL")?;
+            if !matches!(uri.scheme_str(), Some("http" | "https")) {
+                return Err("must begin with https:// or http://");
+            }
+            if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+                return Err("must hold no credentials: they belong in `api_key`");
+            }
+            if uri.query().is_some() {
+                return Err("must have no query");
+            }
+            Ok(uri)
+        };
+        read().map_err(|what| report.add(self.path.key("base_url"), what)).ok()
+    }
+
+    fn credential(&self, report: &mut Report) -> Option<Credential> {
+        let (path, key) = match (&self.provider.api_key, &self.provider.api_key_file) {
+            (None, None) => return Some(Credential::None),
+            (Some(_), Some(_)) => {
+                report.add(self.path.key("api_key_file"), "cannot stand beside `api_key`: choose one");
+                return None;
+            }
+            (Some(key), None) if key.expose() == PASSTHROUGH => {
+                return Some(Credential::Passthrough);
+            }
+            (Some(key), None) => (self.path.key("api_key"), key.clone()),
+            (None, Some(file)) => {
+                let path = self.path.key("api_key_file");
+                let text = self.file(&path, file, report)?;
+                let text = String::from_utf8(text).unwrap_or_default();
+                (path, text.trim_end_matches(['\r', '\n']).to_owned().into())
+            }
+        };
+        if key.expose().is_empty() {
+            report.add(path, "the key is empty, or no text");
+            return None;
+        }
+        match HeaderValue::try_from(format!("Bearer {}", key.expose())) {
+            Ok(mut value) => {
+                value.set_sensitive(true);
+                Some(Credential::Fixed(value))
+            }
+            Err(_) => {
+                report.add(path, "the key holds a character that no header may hold");
+                None
+            }
+        }
+    }
+
+    fn client(&self, max_response_bytes: usize, report: &mut Report) -> Option<Client> {
+        let extra_roots = self.extra_roots(report)?;
+        let path = if extra_roots.is_empty() { self.path.clone() } else { self.path.key("ca_file") };
+        Client::new(ClientSettings {
+            connect_timeout: Duration::from_millis(self.provider.connect_timeout_ms),
+            first_byte_timeout: bound(self.provider.first_byte_timeout_ms),
+            idle_timeout: bound(self.provider.idle_timeout_ms),
+            max_response_bytes,
+            extra_roots,
+        })
+        .map_err(|error| report.add(path, format!("TLS refuses it: {error}")))
+        .ok()
+    }
+
+    fn extra_roots(&self, report: &mut Report) -> Option<Vec<CertificateDer<'static>>> {
+        let Some(file) = &self.provider.ca_file else {
+            return Some(Vec::new());
+        };
+        let path = self.path.key("ca_file");
+        let pem = self.file(&path, file, report)?;
+        let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+        match roots {
+            Ok(roots) if !roots.is_empty() => Some(roots),
+            Ok(_) => {
+                report.add(path, "holds no certificate (expected PEM)");
+                None
+            }
+            Err(_) => {
+                report.add(path, "is no valid PEM");
+                None
+            }
+        }
+    }
+
+    fn file(&self, path: &Path, file: &str, report: &mut Report) -> Option<Vec<u8>> {
+        fs::read(file)
+            .map_err(|error| {
+                let shown = self.written.show(path, file);
+                report.add(path.clone(), format!("cannot read \"{shown}\": {error}"));
+            })
+            .ok()
+    }
+}
