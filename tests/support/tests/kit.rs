@@ -1,6 +1,6 @@
 //! The kit against itself: what the other tests lean on.
 
-#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a failure here is a failed test")]
+#![expect(clippy::expect_used, reason = "a failure here is a failed test")]
 
 use std::time::Duration;
 

@@ -1,0 +1,5 @@
+//! Consort as its users meet it: the real program, beside a real Envoy with the shipped files,
+//! before a strict scripted provider.
+
+mod main_job;
+mod stack;

@@ -1,0 +1,150 @@
+//! A whole installation on loopback: callers → Envoy → Consort → provider, and Envoy → upstream.
+
+use std::time::Duration;
+
+use consort_testkit::envoy::{Envoy, EnvoyOptions};
+use consort_testkit::http::{self, Call};
+use consort_testkit::provider::{Provider, Reply};
+use consort_testkit::service::Service;
+use consort_testkit::upstream::Upstream;
+use serde_json::{Value, json};
+
+/// The path that callers post to.
+pub const CHAT: &str = "/v1/chat/completions";
+/// The alias that callers ask for.
+pub const ALIAS: &str = "research-ensemble";
+/// The key that Consort has for the provider.
+pub const KEY: &str = "sk-of-the-provider";
+
+/// A whole installation. Its provider knows `model-a`, `model-b`, `model-c` and `model-judge`.
+pub struct Stack {
+    pub envoy: Envoy,
+    pub service: Service,
+    pub provider: Provider,
+    pub upstream: Upstream,
+}
+
+/// How an installation differs from the shipped one.
+pub struct Options {
+    file: &'static str,
+    ensemble: String,
+    more: String,
+    edit: Box<dyn FnOnce(String) -> String + Send>,
+}
+
+impl Options {
+    /// The shipped streaming attachment.
+    pub fn new() -> Self {
+        Self {
+            file: "envoy.yaml",
+            ensemble: String::new(),
+            more: String::new(),
+            edit: Box::new(|yaml| yaml),
+        }
+    }
+
+    /// The shipped attachment for any Envoy.
+    pub fn buffered() -> Self {
+        Self { file: "envoy-buffered.yaml", ..Self::new() }
+    }
+
+    /// Fields of the ensemble, as the inside of a YAML flow mapping.
+    pub fn ensemble(mut self, fields: &str) -> Self {
+        self.ensemble = format!(", {fields}");
+        self
+    }
+
+    /// Further top-level sections of Consort's file.
+    pub fn config(mut self, sections: &str) -> Self {
+        self.more.push_str(sections);
+        self.more.push('\n');
+        self
+    }
+
+    /// A deviation from the shipped Envoy file.
+    pub fn edit(mut self, edit: impl FnOnce(String) -> String + Send + 'static) -> Self {
+        self.edit = Box::new(edit);
+        self
+    }
+
+    /// Starts it all and waits until Envoy has seen Consort healthy.
+    pub async fn start(self) -> Stack {
+        let provider = provider().await;
+        let upstream = Upstream::start().await;
+        let config = config(&provider, &self.ensemble, &self.more);
+        let service = Service::start(env!("CARGO_BIN_EXE_consort"), &config).await;
+        let options = EnvoyOptions::shipped(self.file).consort(service.addr()).upstream(upstream.addr());
+        let envoy = Envoy::start(options.edit(self.edit)).await;
+        envoy.wait_healthy().await;
+        Stack { envoy, service, provider, upstream }
+    }
+}
+
+/// A provider whose members say "one", "two" and "three" and whose judge says "the judge's answer".
+async fn provider() -> Provider {
+    let provider = Provider::start().await;
+    provider.require_key(KEY);
+    provider.model("model-a").reply(Reply::text("one"));
+    provider.model("model-b").reply(Reply::text("two"));
+    provider.model("model-c").reply(Reply::text("three"));
+    provider.model("model-judge").reply(Reply::text("the judge's answer"));
+    provider
+}
+
+fn config(provider: &Provider, ensemble: &str, more: &str) -> String {
+    let base_url = provider.base_url();
+    format!(
+        "listen: {{ext_proc: '127.0.0.1:0'}}
+providers: [{{name: scripted, base_url: '{base_url}', api_key: {KEY}}}]
+models:
+- {{display_name: a, provider: scripted, model_name: model-a}}
+- {{display_name: b, provider: scripted, model_name: model-b}}
+- {{display_name: c, provider: scripted, model_name: model-c}}
+- {{display_name: judge, provider: scripted, model_name: model-judge}}
+- display_name: {ALIAS}
+  ensemble: {{panel: [{{model: a}}, {{model: b}}, {{model: c}}], judge: {{model: judge}}, min_responses: 2{ensemble}}}
+{more}"
+    )
+}
+
+impl Stack {
+    /// The shipped installation.
+    pub async fn start() -> Self {
+        Options::new().start().await
+    }
+
+    /// A question to the alias, with these further fields.
+    pub fn ask(&self, fields: Value) -> Call {
+        http::post(self.envoy.addr(), CHAT).json(&question(fields))
+    }
+
+    /// A question to the alias, to be streamed.
+    pub fn ask_stream(&self) -> Call {
+        self.ask(json!({"stream": true}))
+    }
+
+    /// The line that the run of this number (from 0) left in Consort's log.
+    pub async fn run_logged(&self) -> Value {
+        let line = self
+            .service
+            .wait_for_log(|line| {
+                line["fields"]["message"].as_str().is_some_and(|m| m.starts_with("ensemble "))
+            })
+            .await;
+        line["fields"].clone()
+    }
+}
+
+/// The body of a question to the alias, with these further fields.
+pub fn question(fields: Value) -> Value {
+    let mut body = json!({"model": ALIAS, "messages": [{"role": "user", "content": "why?"}]});
+    if let (Some(body), Value::Object(fields)) = (body.as_object_mut(), fields) {
+        body.extend(fields);
+    }
+    body
+}
+
+/// A duration in ms, for short rows.
+pub const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
