@@ -2,4 +2,5 @@
 //! before a strict scripted provider.
 
 mod main_job;
+mod passthrough;
 mod stack;
