@@ -4,3 +4,4 @@
 mod clients;
 mod main_job;
 mod stack;
+mod streaming;
