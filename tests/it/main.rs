@@ -3,5 +3,6 @@
 
 mod clients;
 mod main_job;
+mod provider_streams;
 mod stack;
 mod streaming;
