@@ -4,5 +4,6 @@
 mod clients;
 mod main_job;
 mod provider_streams;
+mod schema;
 mod stack;
 mod streaming;
