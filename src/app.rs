@@ -107,7 +107,11 @@ pub async fn serve(config: Config) -> Result<(), Error> {
 ///
 /// # Errors
 /// When the server fails.
-pub async fn run(listener: Listener, config: Config, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+pub async fn run(
+    listener: Listener,
+    config: Config,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
     let runner = Runner::new(Arc::new(HttpCaller), Admission::new(config.max_inflight));
     let max_message_bytes = config.ext_proc.max_request_bytes.saturating_add(MESSAGE_SLACK);
     let drain = longest_run(&config.snapshot);

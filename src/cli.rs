@@ -128,13 +128,8 @@ mod tests {
     use crate::config::{Environment, Format, Source};
 
     fn checked(text: &str) -> (ExitCode, String, String) {
-        let loaded = Source {
-            name: "f.yaml",
-            text,
-            format: Format::Yaml,
-            environment: &Environment::new(),
-        }
-        .load();
+        let loaded =
+            Source { name: "f.yaml", text, format: Format::Yaml, environment: &Environment::new() }.load();
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let code = check(Path::new("f.yaml"), loaded, &mut out, &mut err).unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();

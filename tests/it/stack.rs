@@ -35,12 +35,7 @@ pub struct Options {
 impl Options {
     /// The shipped streaming attachment.
     pub fn new() -> Self {
-        Self {
-            file: "envoy.yaml",
-            ensemble: String::new(),
-            more: String::new(),
-            edit: Box::new(|yaml| yaml),
-        }
+        Self { file: "envoy.yaml", ensemble: String::new(), more: String::new(), edit: Box::new(|yaml| yaml) }
     }
 
     /// The shipped attachment for any Envoy.
