@@ -158,7 +158,11 @@ async fn a_failure_after_the_status_is_one_error_event() {
 
 #[tokio::test]
 async fn a_failure_before_the_status_has_one_of_its_own() {
-    let stack = Stack::start().await;
+    let stack = Options::new().ensemble("on_judge_failure: fail").start().await;
+    stack.provider.model("model-judge").reply(Reply::stream(&["It", " is"], ms(1)).cut_after(0));
+    let answer = stack.ask_stream().send().await;
+    assert_eq!((answer.status.as_u16(), answer.header("x-should-retry")), (502, "false"));
+    assert_eq!(answer.json()["error"]["code"], "judge_failed");
     for model in ["model-a", "model-b", "model-c"] {
         stack.provider.model(model).reply(Reply::error(500, "host db-7 is down", "server_error", None));
     }
