@@ -1,8 +1,19 @@
 //! Consort as its users meet it: the real program, beside a real Envoy with the shipped files,
 //! before a strict scripted provider.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a failure in a test's helper is a failed test"
+)]
+
+mod clients;
 mod envoy;
 mod main_job;
 mod passthrough;
+mod provider_streams;
+mod schema;
 mod stack;
+mod streaming;
 mod survival;
