@@ -1,5 +1,7 @@
 //! What is measured, once for time and once for allocations.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a benchmark that cannot run has nothing to say")]
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,7 +20,10 @@ pub(crate) const SIZES: [usize; 3] = [1 << 10, 100 << 10, 10 << 20];
 pub(crate) fn body(size: usize) -> Bytes {
     let turn = r#"{"role":"user","content":"What do \"panels\" of models add, and \\ when?"},"#;
     let turns = turn.repeat(size / turn.len());
-    Bytes::from(format!(r#"{{"messages":[{}],"temperature":0.7,"model":"team"}}"#, turns.trim_end_matches(',')))
+    Bytes::from(format!(
+        r#"{{"messages":[{}],"temperature":0.7,"model":"team"}}"#,
+        turns.trim_end_matches(',')
+    ))
 }
 
 /// Whether the body names a model, found as Envoy's pieces come.
@@ -35,20 +40,13 @@ models:
 - {display_name: judge, provider: p, model_name: model-judge}
 - display_name: team
   ensemble: {panel: [{model: a}, {model: a}, {model: a, temperature: 0.2}, {model: a}, {model: a}], judge: {model: judge}}
-- display_name: trio
-  ensemble: {panel: [{model: a}, {model: a}, {model: a}], judge: {model: judge}}
 ";
     let config = load(text);
     Arc::clone(config.snapshot.ensemble("team").expect("the alias"))
 }
 
 fn load(text: &str) -> Config {
-    let source = Source {
-        name: "bench",
-        text,
-        format: Format::Yaml,
-        environment: &Environment::default(),
-    };
+    let source = Source { name: "bench", text, format: Format::Yaml, environment: &Environment::default() };
     source.load().expect("a valid configuration")
 }
 
@@ -71,7 +69,7 @@ pub(crate) fn decode(stream: &[u8]) -> usize {
 }
 
 /// Writes a hundred pieces for a caller.
-pub(crate) fn encode(answer: &Answer, event: &Event) -> usize {
+pub(crate) fn encode(answer: &mut Answer, event: &Event) -> usize {
     (0..100).map(|_| answer.event(event).expect("a piece").len()).sum()
 }
 

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
-use super::{Completion, CompletionError, Delta, Event, Usage, sse};
+use super::{Completion, CompletionError, Delta, Event, RawObject, Usage, sse};
 
 /// What is the same in every piece of one answer.
 #[derive(Clone, Debug)]
@@ -17,6 +17,8 @@ pub struct Answer {
     alias: Box<str>,
     created: u64,
     include_usage: bool,
+    /// Whether a stream's opening has been written.
+    is_open: bool,
 }
 
 #[derive(Serialize)]
@@ -65,6 +67,7 @@ impl Answer {
             alias: alias.into(),
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
             include_usage,
+            is_open: false,
         }
     }
 
@@ -89,33 +92,28 @@ impl Answer {
         .map(Bytes::from)
     }
 
-    /// The chunk that opens a stream: the role, and nothing said yet.
-    ///
-    /// # Errors
-    /// Never; serde's signature has it.
-    pub fn opening(&self) -> Result<Bytes, serde_json::Error> {
-        self.chunk(br#"{"role":"assistant","content":""}"#, None, None)
-    }
-
-    /// The events of a stream that say this step; the last one is followed by the end marker.
+    /// The events of a stream that say this step: the first one is preceded by the opening, which
+    /// gives the role, and the last one is followed by the end marker.
     ///
     /// # Errors
     /// When a message cannot be cut into pieces: its tool calls are none.
-    pub fn event(&self, event: &Event) -> Result<Bytes, CompletionError> {
-        Ok(match event {
+    pub fn event(&mut self, event: &Event) -> Result<Bytes, CompletionError> {
+        let said = match event {
             Event::Message(message) => self.piece(&message.to_delta()?)?,
             Event::Delta(delta) => self.piece(delta)?,
             Event::Finish(reason) => self.chunk(b"{}", None, Some(reason))?,
-            Event::Usage(usage) => {
-                let done = sse::encode(sse::DONE);
-                if self.include_usage {
-                    let last = self.encode(&[], Some(usage))?;
-                    Bytes::from([last, done].concat())
-                } else {
-                    done
-                }
+            Event::Usage(usage) if self.include_usage => {
+                Bytes::from([self.encode(&[], Some(usage))?, sse::encode(sse::DONE)].concat())
             }
-        })
+            Event::Usage(_) => sse::encode(sse::DONE),
+        };
+        if std::mem::replace(&mut self.is_open, true) {
+            return Ok(said);
+        }
+        // An accumulating client shows what the opening says: no text where only tools are called.
+        let content = if event.calls_tools_only() { "null" } else { "\"\"" };
+        let opening = format!(r#"{{"role":"assistant","content":{content}}}"#);
+        Ok(Bytes::from([self.chunk(opening.as_bytes(), None, None)?, said].concat()))
     }
 
     /// The event that ends a stream after its status was committed.
@@ -153,6 +151,19 @@ impl Answer {
         }
         let flat: Value = serde_json::from_slice(&json)?;
         Ok(sse::encode(flat.to_string().as_bytes()))
+    }
+}
+
+impl Event {
+    /// Whether it begins an answer of tool calls without text.
+    fn calls_tools_only(&self) -> bool {
+        match self {
+            Self::Message(message) => message.tool_calls.is_some() && message.content.is_none(),
+            Self::Delta(delta) => RawObject::parse(delta.json.clone()).is_ok_and(|delta| {
+                delta.raw("tool_calls").is_some() && delta.raw("content").is_none_or(|c| c == "null")
+            }),
+            Self::Finish(_) | Self::Usage(_) => false,
+        }
     }
 }
 
@@ -259,7 +270,13 @@ mod tests {
     use super::*;
 
     fn answer(include_usage: bool) -> Answer {
-        Answer { id: "chatcmpl-1".to_owned(), alias: "team".into(), created: 7, include_usage }
+        Answer {
+            id: "chatcmpl-1".to_owned(),
+            alias: "team".into(),
+            created: 7,
+            include_usage,
+            is_open: false,
+        }
     }
 
     fn text(bytes: &Bytes) -> &str {
@@ -272,23 +289,32 @@ mod tests {
 
     #[test]
     fn a_stream_has_a_usage_chunk_exactly_when_it_was_asked_for() {
-        let usage = Usage::estimate(4, 8);
-        let plain = answer(false);
-        insta::assert_snapshot!(text(&plain.opening().unwrap()), @r#"data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":7,"model":"team","choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]}"#);
-        insta::assert_snapshot!(text(&plain.event(&Event::Usage(usage.clone())).unwrap()), @"data: [DONE]");
-        let asked = answer(true);
-        insta::assert_snapshot!(text(&asked.event(&delta(r#"{"content":"x\u00e9"}"#)).unwrap()), @r#"data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":7,"model":"team","choices":[{"index":0,"delta":{"content":"x\u00e9"},"logprobs":null,"finish_reason":null}],"usage":null}"#);
-        insta::assert_snapshot!(text(&asked.event(&Event::Usage(usage)).unwrap()), @r#"
-        data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":7,"model":"team","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}
+        let usage = || Event::Usage(Usage::estimate(4, 8));
+        let mut plain = answer(false);
+        insta::assert_snapshot!(text(&plain.event(&delta(r#"{"content":"x\u00e9"}"#)).unwrap()));
+        insta::assert_snapshot!(text(&plain.event(&usage()).unwrap()), @"data: [DONE]");
+        let mut asked = answer(true);
+        asked.event(&delta(r#"{"content":"x"}"#)).unwrap();
+        insta::assert_snapshot!(text(&asked.event(&Event::Finish("stop".into())).unwrap()));
+        insta::assert_snapshot!(text(&asked.event(&usage()).unwrap()));
+    }
 
-        data: [DONE]
-        "#);
+    #[test]
+    fn the_opening_has_no_text_where_only_tools_are_called() {
+        let opening = |event: &Event| {
+            let events = answer(false).event(event).unwrap();
+            text(&events).contains(r#""delta":{"role":"assistant","content":null}"#)
+        };
+        assert!(opening(&delta(r#"{"tool_calls":[{"index":0}]}"#)));
+        assert!(opening(&delta(r#"{"content":null,"tool_calls":[{"index":0}]}"#)));
+        assert!(!opening(&delta(r#"{"content":"a","tool_calls":[{"index":0}]}"#)));
+        assert!(!opening(&delta(r#"{"reasoning":"a"}"#)));
     }
 
     #[test]
     fn a_line_break_inside_a_piece_does_not_break_the_event() {
         let event = answer(false).event(&delta("{\"content\":\n\"x\"}")).unwrap();
-        assert_eq!(text(&event).matches('\n').count(), 2);
+        assert_eq!(text(&event).matches('\n').count(), 4, "two events");
         assert!(text(&event).contains(r#""delta":{"content":"x"}"#));
     }
 

@@ -32,7 +32,7 @@ pub(super) fn replies(
                 return;
             }
         };
-        let answering = Answering {
+        let mut answering = Answering {
             answer: Answer::new(&asked.ensemble.name, request.include_usage),
             alone: Head { alias: Arc::clone(&asked.ensemble.name), strategy: asked.ensemble.strategy.name(), panel: asked.ensemble.panel.len(), ..Head::default() },
             request_id: Arc::clone(&request_id),
@@ -87,10 +87,9 @@ impl Answering {
     }
 
     /// The finished text of a stream, in one piece.
-    async fn streamed_whole(&self, mut outcome: Outcome) -> pb::ProcessingResponse {
+    async fn streamed_whole(&mut self, mut outcome: Outcome) -> pb::ProcessingResponse {
         let mut body = BytesMut::new();
         let text = async {
-            body.extend_from_slice(&self.answer.opening().map_err(internal)?);
             while let Some(event) = outcome.events.next().await {
                 body.extend_from_slice(&self.answer.event(&event?).map_err(internal)?);
                 self.within_bound(body.len())?;
@@ -106,7 +105,7 @@ impl Answering {
     /// A live stream: its status is committed with the first words, or when the caller has waited
     /// long enough; comments then hold off idle timers until the first words are here.
     fn streamed(
-        self,
+        mut self,
         run: impl Future<Output = Result<Outcome, Failed>>,
     ) -> impl Stream<Item = pb::ProcessingResponse> {
         stream! {
@@ -142,9 +141,9 @@ impl Answering {
                 yield self.stream_head(&outcome.head);
             }
             let mut sent = 0;
-            let mut next = Some(self.answer.opening().map_err(internal));
-            while let Some(piece) = next {
-                let piece = piece.and_then(|piece| {
+            while let Some(event) = outcome.events.next().await {
+                let piece = event.and_then(|event| {
+                    let piece = self.answer.event(&event).map_err(internal)?;
                     sent += piece.len();
                     self.within_bound(sent).map(|()| piece)
                 });
@@ -155,20 +154,19 @@ impl Answering {
                         return;
                     }
                 }
-                next = match outcome.events.next().await {
-                    // The end has its own piece: whatever comes last, Envoy must hear of it.
-                    None => None,
-                    Some(Err(e)) => Some(Err(e)),
-                    Some(Ok(event)) => Some(self.answer.event(&event).map_err(internal)),
-                };
             }
+            // The end has its own piece: whatever came last, Envoy must hear of it.
             yield reply::stream_piece(&Bytes::new(), true);
         }
     }
 
     fn within_bound(&self, bytes: usize) -> Result<(), ApiError> {
         let max_bytes = self.settings.max_answer_bytes;
-        if bytes > max_bytes { Err(ApiError::from(&RunError::TooLarge { max_bytes })) } else { Ok(()) }
+        if bytes <= max_bytes {
+            return Ok(());
+        }
+        tracing::warn!(request_id = %self.request_id, max_bytes, "answer over limits.max_answer_bytes ended");
+        Err(ApiError::from(&RunError::TooLarge { max_bytes }))
     }
 
     fn immediate(&self, content_type: &'static str, head: &Head, body: &Bytes) -> pb::ProcessingResponse {
