@@ -118,3 +118,37 @@ async fn the_access_log_tells_who_answered() {
     assert_eq!((log[2]["code"].as_u64(), log[2]["upstream"].is_null()), (Some(200), true));
     assert_eq!(details[3], "via_upstream");
 }
+
+#[tokio::test]
+async fn other_base_modes_answer_as_the_shipped_one_does() {
+    for base in ["FULL_DUPLEX_STREAMED", "STREAMED"] {
+        let stack = Options::new()
+            .edit(move |yaml| {
+                // Full duplex must see trailers.
+                let modes = |body, trailers| {
+                    format!("request_body_mode: {body}\n                request_trailer_mode: {trailers}\n")
+                };
+                replace_once(yaml, &modes("NONE", "SKIP"), &modes(base, "SEND"))
+            })
+            .start()
+            .await;
+        let answer = stack.ask(json!({})).send().await;
+        assert_eq!(answer.header("x-ensemble-outcome"), "full", "{base}: {}", answer.text());
+        stack.provider.model("model-judge").reply(Reply::stream(&["It", " is"], ms(10)));
+        assert!(stack.ask_stream().send().await.events().last().is_some_and(|e| e.is_done()), "{base}");
+        let plain = json!({"model": "gpt-4o", "x": "y".repeat(300_000)});
+        http::post(stack.envoy.addr(), CHAT).json(&plain).send().await;
+        let arrived = stack.upstream.requests().pop().unwrap();
+        assert_eq!((arrived.hash, arrived.complete), (hash(plain.to_string().as_bytes()), true), "{base}");
+        let get = http::get(stack.envoy.addr(), CHAT).send().await;
+        assert_eq!(get.header("x-upstream"), "echo", "{base}");
+    }
+}
+
+#[tokio::test]
+async fn an_attachment_without_bodies_is_told_what_to_change() {
+    let stack = Options::new().config("ext_proc: {mode_override: never}").start().await;
+    assert_eq!(stack.ask(json!({})).send().await.header("x-upstream"), "echo");
+    let line = stack.service.wait_for_log(|line| line["level"] == "ERROR").await;
+    assert!(line["fields"]["remedy"].as_str().unwrap().contains("ext_proc.mode_override"), "{line}");
+}
