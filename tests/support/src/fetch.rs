@@ -148,7 +148,10 @@ pub fn python_venv(name: &str, packages: &[&str]) -> Result<PathBuf, FetchError>
         let python = ["python3", "python"].into_iter().find_map(on_path).ok_or_else(|| {
             FetchError("python3 is not on the path; it is needed to fetch test tools".into())
         })?;
-        run(log, Command::new(python).args(["-m", "venv"]).arg(dir)).map_err(|error| {
+        // With pip, the venv module would run a process that runs another, and no signal would reach that one.
+        run(log, Command::new(python).args(["-m", "venv", "--without-pip"]).arg(dir))?;
+        let ensurepip = ["-m", "ensurepip", "--default-pip"];
+        run(log, Command::new(python_in(dir)).args(ensurepip)).map_err(|error| {
             FetchError(format!("{error}\n(on Debian and Ubuntu: apt-get install python3-venv)"))
         })?;
         run(
@@ -235,8 +238,13 @@ fn run(log: &Path, command: &mut Command) -> Result<(), FetchError> {
     let file = File::options().create(true).append(true).open(log).map_err(at(log))?;
     let errors = file.try_clone().map_err(at(log))?;
     let line = format!("{command:?}");
-    let child = command.stdin(Stdio::null()).stdout(file).stderr(errors).spawn();
-    match child.map(Kept).map(ended) {
+    // Whoever is killed leaves its temporary files: here, and not for ever.
+    let temporary = log.with_extension("tmp");
+    fs::create_dir_all(&temporary).map_err(at(&temporary))?;
+    let child = command.env("TMPDIR", &temporary).stdin(Stdio::null()).stdout(file).stderr(errors).spawn();
+    let ended = child.map(Kept).map(ended);
+    let _ = fs::remove_dir_all(&temporary);
+    match ended {
         Ok(status) if status.success() => Ok(()),
         Ok(_) if interrupted().is_err() => interrupted(),
         Ok(status) => {
@@ -248,7 +256,7 @@ fn run(log: &Path, command: &mut Command) -> Result<(), FetchError> {
 
 /// Waits for the end of a child, or brings it about when interrupted.
 ///
-/// It is asked before it is killed: pip removes its temporary files, and the `venv` module ends the pip that it runs.
+/// It is asked before it is killed: pip removes its temporary files, and ensurepip ends the pip that it runs.
 fn ended(mut child: Kept) -> ExitStatus {
     let awaited = |child: &mut Kept, within: Duration| {
         let begin = Instant::now();
