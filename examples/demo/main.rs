@@ -170,9 +170,7 @@ async fn ask(installation: &Installation, screen: &Screen, decisions: &mut Decis
     let completion: Value = serde_json::from_slice(&answer.body)?;
     let content = completion.pointer("/choices/0/message/content").and_then(Value::as_str);
     let content = content.filter(|content| !content.is_empty()).ok_or("the answer has no content")?;
-    let mut paragraph = screen.paragraph();
-    paragraph.push(content);
-    paragraph.end();
+    screen.paragraph().push(content);
     screen.decision(&decisions.next().await?);
     Ok(())
 }
@@ -206,7 +204,7 @@ async fn ask_streaming(
         }
     }
     drop(waiting);
-    paragraph.end();
+    drop(paragraph);
     let first_word = first_word.ok_or("the stream has no content")?;
     if !done {
         return Err("the stream ended without [DONE]".into());

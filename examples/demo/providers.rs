@@ -91,11 +91,11 @@ models:
       model: judge
       params: {{temperature: 0.2, max_tokens: 96}}
       prompt: |
-        Here are {{{{count}}}} drafts of the answer:
+        Notes:
 
         {{{{candidates}}}}
 
-        Now answer the question yourself, using what is right in the drafts: {{{{question}}}}
+        With the help of these notes, answer this question in plain words: {{{{question}}}}
     min_responses: 2
     timeout_ms: 120000
 "

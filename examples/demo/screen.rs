@@ -110,7 +110,7 @@ impl Drop for Waiting {
     }
 }
 
-/// Prints a text word by word, indented and broken at the width.
+/// Prints a text word by word, indented and broken at the width. It ends when it is dropped.
 pub struct Paragraph {
     column: usize,
     word: String,
@@ -133,11 +133,6 @@ impl Paragraph {
         let _ = io::stdout().flush();
     }
 
-    pub fn end(mut self) {
-        self.flush_word();
-        let _ = writeln!(io::stdout());
-    }
-
     fn flush_word(&mut self) {
         if self.word.is_empty() {
             return;
@@ -150,5 +145,14 @@ impl Paragraph {
         };
         self.column = if before == " " { self.column + 1 + length } else { 2 + length };
         let _ = write!(io::stdout(), "{before}{}", std::mem::take(&mut self.word));
+    }
+}
+
+impl Drop for Paragraph {
+    fn drop(&mut self) {
+        self.flush_word();
+        if self.column > 0 {
+            let _ = writeln!(io::stdout());
+        }
     }
 }
