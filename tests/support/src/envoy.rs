@@ -116,6 +116,11 @@ impl Envoy {
         self.addr
     }
 
+    /// The file that it runs; it goes with the Envoy.
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("envoy.yaml")
+    }
+
     /// Where its admin interface answers.
     pub fn admin(&self) -> SocketAddr {
         self.admin

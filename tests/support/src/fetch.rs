@@ -5,19 +5,34 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::process::tail;
+use crate::process::{Kept, tail};
 
 /// The Envoy that is fetched, and the oldest that is taken from the machine.
 pub const ENVOY_VERSION: &str = "1.40.0";
+
+/// How often a lock or a child is looked at.
+const POLL: Duration = Duration::from_millis(20);
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Ends what is being fetched, for a process that is about to leave: from now on, fetching fails.
+pub fn interrupt() {
+    INTERRUPTED.store(true, Ordering::SeqCst);
+}
+
+fn interrupted() -> Result<(), FetchError> {
+    if INTERRUPTED.load(Ordering::SeqCst) { Err(FetchError("interrupted".into())) } else { Ok(()) }
+}
 
 /// Why a tool could not be had; the message says what to do about it.
 #[derive(Clone, Debug)]
@@ -125,6 +140,7 @@ fn dotted((major, minor, patch): Version) -> String {
 
 /// A Python with exactly these packages (`"openai==2.8.1"`) beside its standard library: the path of its interpreter.
 ///
+/// An option of `pip install` (`"--no-deps"`) may stand among the packages.
 /// Kept in `target/tools/{name}-venv-{hash of the packages}`.
 pub fn python_venv(name: &str, packages: &[&str]) -> Result<PathBuf, FetchError> {
     let python_in = |dir: &Path| dir.join("bin/python");
@@ -132,7 +148,10 @@ pub fn python_venv(name: &str, packages: &[&str]) -> Result<PathBuf, FetchError>
         let python = ["python3", "python"].into_iter().find_map(on_path).ok_or_else(|| {
             FetchError("python3 is not on the path; it is needed to fetch test tools".into())
         })?;
-        run(log, Command::new(python).args(["-m", "venv"]).arg(dir)).map_err(|error| {
+        // With pip, the venv module would run a process that runs another, and no signal would reach that one.
+        run(log, Command::new(python).args(["-m", "venv", "--without-pip"]).arg(dir))?;
+        let ensurepip = ["-m", "ensurepip", "--default-pip"];
+        run(log, Command::new(python_in(dir)).args(ensurepip)).map_err(|error| {
             FetchError(format!("{error}\n(on Debian and Ubuntu: apt-get install python3-venv)"))
         })?;
         run(
@@ -186,14 +205,15 @@ fn tool(
     fs::create_dir_all(&tools).map_err(at(&tools))?;
     let lock_path = tools.join(format!("{key}.lock"));
     let lock = File::create(&lock_path).map_err(at(&lock_path))?;
-    lock.lock().map_err(at(&lock_path))?; // released when the file is closed, however that comes about
+    wait_for(&lock, &lock_path)?;
     if marker.exists() {
         return Ok(dir);
     }
     if dir.exists() {
         fs::remove_dir_all(&dir).map_err(at(&dir))?;
     }
-    let progress = Progress::begin(format!("fetching {} into target/tools", packages.join(", ")));
+    let named: Vec<&str> = packages.iter().copied().filter(|package| !package.starts_with('-')).collect();
+    let progress = Progress::begin(format!("fetching {} into target/tools", named.join(", ")));
     let made = make(&dir, &tools.join(format!("{key}.log")));
     progress.end(made.is_ok());
     made?;
@@ -201,18 +221,65 @@ fn tool(
     Ok(dir)
 }
 
+/// Takes the lock, which is released when the file is closed, however that comes about.
+fn wait_for(lock: &File, path: &Path) -> Result<(), FetchError> {
+    loop {
+        interrupted()?;
+        match lock.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(POLL),
+            Err(TryLockError::Error(error)) => return Err(at(path)(error)),
+        }
+    }
+}
+
 /// Runs a step of making a tool, its output going to the log.
 fn run(log: &Path, command: &mut Command) -> Result<(), FetchError> {
     let file = File::options().create(true).append(true).open(log).map_err(at(log))?;
     let errors = file.try_clone().map_err(at(log))?;
     let line = format!("{command:?}");
-    match command.stdin(Stdio::null()).stdout(file).stderr(errors).status() {
+    // Whoever is killed leaves its temporary files: here, and not for ever.
+    let temporary = log.with_extension("tmp");
+    fs::create_dir_all(&temporary).map_err(at(&temporary))?;
+    let child = command.env("TMPDIR", &temporary).stdin(Stdio::null()).stdout(file).stderr(errors).spawn();
+    let ended = child.map(Kept).map(ended);
+    let _ = fs::remove_dir_all(&temporary);
+    match ended {
         Ok(status) if status.success() => Ok(()),
+        Ok(_) if interrupted().is_err() => interrupted(),
         Ok(status) => {
             Err(FetchError(format!("{line}: {status}\n{}\n(whole log: {})", tail(log, 15), log.display())))
         }
         Err(error) => Err(FetchError(format!("{line}: {error}"))),
     }
+}
+
+/// Waits for the end of a child, or brings it about when interrupted.
+///
+/// It is asked before it is killed: pip removes its temporary files, and ensurepip ends the pip that it runs.
+fn ended(mut child: Kept) -> ExitStatus {
+    let awaited = |child: &mut Kept, within: Duration| {
+        let begin = Instant::now();
+        loop {
+            match child.exited() {
+                Some(status) => return Some(status),
+                None if begin.elapsed() > within => return None,
+                None => std::thread::sleep(POLL),
+            }
+        }
+    };
+    while interrupted().is_ok() {
+        if let Some(status) = child.exited() {
+            return status;
+        }
+        std::thread::sleep(POLL);
+    }
+    // A terminal has told it already, and telling it twice would cut its tidying short.
+    if let Some(status) = awaited(&mut child, Duration::from_secs(1)) {
+        return status;
+    }
+    child.signal("INT");
+    awaited(&mut child, Duration::from_secs(5)).unwrap_or_else(|| child.kill())
 }
 
 fn stdout(command: &mut Command) -> Option<String> {

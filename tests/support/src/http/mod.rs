@@ -28,7 +28,7 @@ use tokio::task::JoinHandle;
 
 pub use sse::{Event, SseReader, sse_events};
 
-/// How long a call waits for the next sign of life before it fails the test.
+/// How long a call waits for the next sign of life before it fails the test, unless it says so itself.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -52,6 +52,7 @@ pub struct Call {
     headers: HeaderMap,
     body: Bytes,
     h2c: bool,
+    patience: Duration,
 }
 
 impl Call {
@@ -64,6 +65,7 @@ impl Call {
             headers: HeaderMap::new(),
             body: Bytes::new(),
             h2c: false,
+            patience: PATIENCE,
         }
     }
 
@@ -89,6 +91,12 @@ impl Call {
     /// HTTP/2 with prior knowledge in place of HTTP/1.1.
     pub fn h2c(mut self) -> Self {
         self.h2c = true;
+        self
+    }
+
+    /// Another wait for the next sign of life than [`PATIENCE`].
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
         self
     }
 
@@ -186,6 +194,7 @@ pub struct Live {
     body: Incoming,
     events: SseReader,
     ready: VecDeque<Event>,
+    patience: Duration,
     _driver: Owned<()>,
 }
 
@@ -193,7 +202,7 @@ impl Live {
     /// The next data frame; `None` at the end, be it an orderly one or (see `broken`) not.
     pub async fn frame(&mut self) -> Option<Piece> {
         loop {
-            let frame = within("the next frame", self.body.frame()).await?;
+            let frame = within(self.patience, "the next frame", self.body.frame()).await?;
             let at = Instant::now();
             match frame.map(Frame::into_data) {
                 Ok(Ok(bytes)) if bytes.is_empty() => {}
@@ -296,12 +305,13 @@ impl Answer {
 struct Talk {
     response: Owned<hyper::Result<Response<Incoming>>>,
     began: Instant,
+    patience: Duration,
     driver: Owned<()>,
 }
 
 impl Talk {
     async fn begin(call: Call, body: Body) -> Result<Self, CallError> {
-        let began = Instant::now();
+        let (began, patience) = (Instant::now(), call.patience);
         let refused = |error: io::Error| CallError(format!("{}: {error}", call.addr));
         let socket = TcpStream::connect(call.addr).await.map_err(refused)?;
         socket.set_nodelay(true).map_err(refused)?;
@@ -318,7 +328,7 @@ impl Talk {
                 http2::handshake(TokioExecutor::new(), io).await.map_err(failed)?;
             let driver = Owned(tokio::spawn(async { drop(connection.await) }));
             let response = Owned(tokio::spawn(async move { sender.send_request(request).await }));
-            Ok(Self { response, began, driver })
+            Ok(Self { response, began, patience, driver })
         } else {
             *request.uri_mut() = call.path.parse().expect("a test's path is a path");
             let host = authority.parse().expect("an address is a header's value");
@@ -326,12 +336,12 @@ impl Talk {
             let (mut sender, connection) = http1::handshake(io).await.map_err(failed)?;
             let driver = Owned(tokio::spawn(async { drop(connection.await) }));
             let response = Owned(tokio::spawn(async move { sender.send_request(request).await }));
-            Ok(Self { response, began, driver })
+            Ok(Self { response, began, patience, driver })
         }
     }
 
     async fn answer(mut self) -> Result<Live, CallError> {
-        let response = within("the answer's headers", &mut self.response.0).await;
+        let response = within(self.patience, "the answer's headers", &mut self.response.0).await;
         let response = response.expect("sending does not panic");
         let (head, body) = response.map_err(|error| CallError(chain(&error)))?.into_parts();
         Ok(Live {
@@ -344,6 +354,7 @@ impl Talk {
             body,
             events: SseReader::default(),
             ready: VecDeque::new(),
+            patience: self.patience,
             _driver: self.driver,
         })
     }
@@ -359,10 +370,10 @@ impl<T> Drop for Owned<T> {
     }
 }
 
-async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future)
+async fn within<T>(patience: Duration, what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(patience, future)
         .await
-        .unwrap_or_else(|_| panic!("waited {PATIENCE:?} in vain for {what}"))
+        .unwrap_or_else(|_| panic!("waited {patience:?} in vain for {what}"))
 }
 
 fn header(name: &str, value: &str) -> (HeaderName, HeaderValue) {

@@ -161,6 +161,11 @@ impl Provider {
         self.shared.lock().expected.push(contains.to_owned());
     }
 
+    /// Says that callers are people who may try what they like: a violation is answered as before, and that is all.
+    pub fn forgive(&self) {
+        self.shared.lock().forgiving = true;
+    }
+
     /// The violations so far, expected or not.
     pub fn violations(&self) -> Vec<String> {
         self.shared.lock().violations.clone()
@@ -238,6 +243,7 @@ struct State {
     received: Vec<Received>,
     violations: Vec<String>,
     expected: Vec<String>,
+    forgiving: bool,
     billed: HashMap<String, Usage>,
 }
 
@@ -264,6 +270,9 @@ impl State {
     }
 
     fn verdict(&self) -> Result<(), String> {
+        if self.forgiving {
+            return Ok(());
+        }
         let expected =
             |violation: &&String| self.expected.iter().any(|contains| violation.contains(contains.as_str()));
         let surprises: Vec<_> = self.violations.iter().filter(|one| !expected(one)).collect();
