@@ -124,8 +124,11 @@ pub fn made_safe<'a>(
     // Longer names first, so that none leaves a part of another.
     let mut names: Vec<(&str, &str)> = models
         .flat_map(|m| {
+            let at = m.provider.base_url.authority().map_or("", |authority| authority.as_str());
             let host = m.provider.base_url.host().unwrap_or_default();
-            [(&*m.model_name, alias), (&*m.name, alias), (host, "upstream"), (&*m.provider.name, "upstream")]
+            let key = m.provider.credential.key().unwrap_or_default();
+            let upstream = [at, host, key, &m.provider.name].map(|name| (name, "upstream"));
+            [(&*m.model_name, alias), (&*m.name, alias)].into_iter().chain(upstream)
         })
         .filter(|(name, _)| !name.is_empty() && *name != alias)
         .collect();
