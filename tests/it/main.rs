@@ -2,6 +2,7 @@
 //! before a strict scripted provider.
 
 mod errors;
+mod faults;
 mod main_job;
 mod passthrough;
 mod stack;
