@@ -3,6 +3,7 @@
 
 mod errors;
 mod faults;
+mod fidelity;
 mod main_job;
 mod passthrough;
 mod stack;
