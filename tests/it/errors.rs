@@ -262,8 +262,8 @@ async fn what_went_wrong_with_the_members_has_its_own_status_and_code() {
         assert!(message.contains("0 of the 2"), "{reply:?}: {message}");
     }
     // Different troubles have no name in common, and one usable answer is not none.
-    stack.provider.model("model-b").reply(Reply::rate_limited("1").delay(ms(100)));
-    stack.provider.model("model-a").reply(unauthorised(401).delay(ms(100)));
+    stack.provider.model("model-b").reply(Reply::rate_limited("1").delay(ms(300)));
+    stack.provider.model("model-a").reply(unauthorised(401).delay(ms(300)));
     assert_both_told(&stack, json!({}), not_met).await;
     stack.provider.model("model-c").reply(Reply::text("three"));
     let message = assert_both_told(&stack, json!({}), not_met).await;

@@ -393,7 +393,7 @@ mod failing {
     #[tokio::test]
     async fn a_run_without_a_required_member_fails_at_once_whatever_the_others_say() {
         let stack = start().await;
-        stack.provider.model("model-b").reply(broken());
+        stack.provider.model("model-b").reply(broken().delay(ms(300)));
         stack.provider.model("model-c").reply(Reply::stall());
         let answer = stack.ask(json!({"model": "needs-b"})).send().await;
         assert_eq!(

@@ -1,5 +1,6 @@
 //! What a caller writes reaches every model as it was written, and a selected answer comes back as it was given.
 
+use consort_testkit::envoy::replace_once;
 use consort_testkit::provider::{Provider, Received, Reply};
 use serde_json::{Value, json};
 
@@ -73,6 +74,19 @@ mod members {
         assert_eq!(stack.ask_raw(body).send().await.status, 200);
         let expected = r#"{"model":"model-a","messages":[{"role":"user","content":"research-ensemble"}]}"#;
         assert_eq!(sent_to(&stack, "model-a"), expected);
+    }
+
+    #[tokio::test]
+    async fn get_a_body_that_came_in_many_pieces_as_the_one_that_it_was() {
+        let small = |yaml| replace_once(yaml, "buffer_limit_bytes: 1048576", "buffer_limit_bytes: 4096");
+        let stack = Options::new().edit(small).start().await;
+        let long = format!("\"vendor\":\"{}\"", "é\\n, ".repeat(100_000));
+        let body = request(&["\"model\":\"research-ensemble\"", &messages(), &long]);
+        assert_eq!(stack.ask_raw(body.clone()).send().await.status, 200);
+        for model in MEMBERS {
+            let expected = body.replace("\"research-ensemble\"", &format!("\"{model}\""));
+            assert!(sent_to(&stack, model) == expected, "the {} bytes differ", expected.len());
+        }
     }
 
     #[tokio::test]
