@@ -68,7 +68,9 @@ impl Chunk {
         let Some(choice) = wire.choices.into_iter().next() else {
             return Ok(chunk);
         };
-        chunk.finish_reason = choice.finish_reason.map(|f| f.into_owned().into_boxed_str());
+        // Some providers write an empty one where others write null.
+        let finish_reason = choice.finish_reason.filter(|f| !f.is_empty());
+        chunk.finish_reason = finish_reason.map(|f| f.into_owned().into_boxed_str());
         if let Some(delta) = choice.delta.filter(|d| d.get() != "null") {
             let raw = data.slice_ref(delta.get().as_bytes());
             let logprobs = choice.logprobs.filter(|l| l.get() != "null").map(ToOwned::to_owned);

@@ -16,4 +16,5 @@ pub use alias::{
 };
 pub use candidate::Candidate;
 pub use error::RunError;
+pub use panel::member_body;
 pub use run::{Context, Failed, Head, Outcome, Runner};

@@ -147,8 +147,9 @@ pub(super) async fn hear(call: impl Future<Output = Result<Events, Failure>>) ->
     Heard { result, usage }
 }
 
-/// The caller's request as one member gets it.
-fn member_body(request: &Request, member: &Member) -> Body {
+/// The caller's request as one member gets it: the caller's own bytes, shared, with the member's
+/// patches between them.
+pub fn member_body(request: &Request, member: &Member) -> Body {
     let mut edit = plain(addressed(request, &member.model.model_name), request);
     if let Some(system) = &member.system {
         let message = serde_json::json!({"role": "system", "content": system});

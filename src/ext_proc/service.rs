@@ -1,8 +1,9 @@
 //! The gRPC service that Envoy's filter calls: one stream per HTTP request.
 
 use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_stream::stream;
 use futures_util::{Stream, StreamExt};
@@ -28,7 +29,12 @@ pub struct Service {
 struct Told {
     no_body: AtomicBool,
     unsupported_mode: AtomicBool,
+    overrides_refused: AtomicU64,
+    refusal_told: Mutex<Option<Instant>>,
 }
+
+/// How often a refused override is told.
+const REFUSAL_RHYTHM: Duration = Duration::from_secs(60);
 
 type Replies = Pin<Box<dyn Stream<Item = Result<pb::ProcessingResponse, Status>> + Send>>;
 
@@ -44,17 +50,14 @@ impl Service {
         mut inbound: Streaming<pb::ProcessingRequest>,
     ) -> impl Stream<Item = Result<pb::ProcessingResponse, Status>> {
         stream! {
-            let mut exchange =
-                Exchange::new(Arc::clone(&self.snapshot), self.settings.mode_override, self.settings.max_request_bytes);
+            let mut conversation = self.conversation();
+            let exchange = &mut conversation.exchange;
             let asked = loop {
                 let message = match inbound.message().await {
                     Ok(Some(message)) => message,
-                    Ok(None) => {
-                        self.left(&exchange);
-                        return;
-                    }
+                    Ok(None) => return,
                     Err(status) => {
-                        if let Some(reply) = self.broken(&exchange, &status) {
+                        if let Some(reply) = self.broken(exchange, &status) {
                             yield Ok(reply);
                         }
                         return;
@@ -62,7 +65,7 @@ impl Service {
                 };
                 let step = exchange.receive(message);
                 if let Some(notice) = exchange.take_notice() {
-                    self.tell(notice);
+                    self.told.notice(notice);
                 }
                 match step {
                     Step::Send(replies) => {
@@ -102,36 +105,51 @@ impl Service {
         answer::replies(asked, self.runner.clone(), Arc::clone(&self.settings))
     }
 
-    /// The stream has ended without an error. As a rule the caller has left.
-    fn left(&self, exchange: &Exchange) {
-        if exchange.awaits_override() {
-            override_refused();
-        }
+    fn conversation(&self) -> Conversation {
+        let Settings { mode_override, max_request_bytes, .. } = *self.settings;
+        let exchange = Exchange::new(Arc::clone(&self.snapshot), mode_override, max_request_bytes);
+        Conversation { exchange, told: Arc::clone(&self.told) }
     }
 
     /// The stream has ended with an error; what Envoy can still be told.
     fn broken(&self, exchange: &Exchange, status: &Status) -> Option<pb::ProcessingResponse> {
-        if status.code() == Code::OutOfRange {
-            // More than tonic decodes. Ending here would let a fail-open filter pass it on unseen.
-            warn!(%status, "message from Envoy over the limit");
-            let message =
-                format!("the request body is larger than {} bytes", self.settings.max_request_bytes);
-            let error = ApiError::new(413, message).code("request_too_large");
-            return Some(reply::error(&error, None, &exchange.request_id()));
+        if status.code() != Code::OutOfRange {
+            return None;
         }
-        self.left(exchange);
-        None
+        // More than tonic decodes. Ending here would let a fail-open filter pass it on unseen.
+        warn!(%status, "message from Envoy over the limit");
+        let message = format!("the request body is larger than {} bytes", self.settings.max_request_bytes);
+        let error = ApiError::new(413, message).code("request_too_large");
+        Some(reply::error(&error, None, &exchange.request_id()))
     }
+}
 
-    fn tell(&self, notice: Notice) {
+/// One stream's exchange. Its end is noticed by its drop, since Envoy resets a stream as often as it
+/// ends one.
+struct Conversation {
+    exchange: Exchange,
+    told: Arc<Told>,
+}
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        if self.exchange.awaits_override() {
+            self.told.override_refused();
+        }
+    }
+}
+
+impl Told {
+    fn notice(&self, notice: Notice) {
         let (told, what, remedy) = match notice {
             Notice::NoBody => (
-                &self.told.no_body,
+                &self.no_body,
                 "Envoy shows no request bodies, so no alias can be recognised",
-                "set ext_proc.mode_override to standalone (Envoy 1.40 or newer), or the filter's request_body_mode to BUFFERED",
+                "set ext_proc.mode_override to standalone (Envoy 1.40 or newer), or the filter's request_body_mode \
+                 to BUFFERED",
             ),
             Notice::UnsupportedMode => (
-                &self.told.unsupported_mode,
+                &self.unsupported_mode,
                 "Envoy's request_body_mode is none that Consort can answer from; aliases pass through",
                 "set the filter's request_body_mode to NONE, STREAMED, BUFFERED or FULL_DUPLEX_STREAMED",
             ),
@@ -140,16 +158,25 @@ impl Service {
             error!(remedy, "{what}");
         }
     }
-}
 
-/// Told every time: each of these requests went past us.
-fn override_refused() {
-    error!(
-        remedy = "use Envoy 1.40 or newer with allow_mode_override: true and, in allowed_override_modes, \
-                  {request_body_mode: FULL_DUPLEX_STREAMED, request_trailer_mode: SEND, response_header_mode: SKIP, \
-                  response_body_mode: NONE, response_trailer_mode: SKIP}; or set request_body_mode to BUFFERED",
-        "no body came after the mode override: Envoy refused it, or the caller left at once"
-    );
+    /// Each of these requests may have gone past us; told at once, and then once a minute.
+    fn override_refused(&self) {
+        let requests = self.overrides_refused.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut last = self.refusal_told.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_some_and(|at| at.elapsed() < REFUSAL_RHYTHM) {
+            return;
+        }
+        *last = Some(Instant::now());
+        error!(
+            requests,
+            remedy = "use Envoy 1.40 or newer with allow_mode_override: true and, in allowed_override_modes, \
+                      {request_body_mode: FULL_DUPLEX_STREAMED, request_trailer_mode: SEND, \
+                      response_header_mode: SKIP, response_body_mode: NONE, response_trailer_mode: SKIP}; \
+                      or set request_body_mode to BUFFERED",
+            "no body came after the mode override: Envoy refused it and the request passed unseen, or the caller \
+             left at once"
+        );
+    }
 }
 
 /// The caller has left, or Envoy has. What else Envoy says while a request is being answered is of

@@ -5,14 +5,21 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
-    reason = "a failure here is a failed test"
+    clippy::unwrap_used,
+    reason = "a failure in a test's helper is a failed test"
 )]
 
+mod clients;
+mod envoy;
 mod errors;
 mod faults;
 mod fidelity;
 mod house;
 mod main_job;
 mod passthrough;
+mod provider_streams;
+mod schema;
 mod stack;
+mod streaming;
+mod survival;
 mod upstream;

@@ -119,7 +119,10 @@ async fn answer(run: &mut Run, model: &Arc<DirectModel>, body: Body) -> Result<B
                     }
                 }
                 Event::Finish(_) => first.push(event),
-                Event::Usage(reported) => usage = Some(reported.clone()),
+                Event::Usage(reported) => {
+                    usage = Some(reported.clone());
+                    first.push(event);
+                }
             }
         }
         Err(Failed::Unusable("empty"))

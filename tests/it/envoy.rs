@@ -1,0 +1,120 @@
+//! What else Envoy may do around us.
+
+use consort_testkit::envoy::replace_once;
+use consort_testkit::http;
+use consort_testkit::provider::Reply;
+use consort_testkit::upstream::hash;
+use serde_json::json;
+
+use crate::stack::{CHAT, Options, Stack, ms, question};
+
+#[tokio::test]
+async fn a_request_with_trailers_is_answered_or_passed_with_them() {
+    let stack = Stack::start().await;
+    for h2c in [false, true] {
+        let call = || {
+            let call = http::post(stack.envoy.addr(), CHAT).header("content-type", "application/json");
+            if h2c { call.h2c() } else { call }
+        };
+        let mut upload = call().upload(&["x-check"]).await;
+        upload.piece(question(json!({})).to_string()).await;
+        let answer = upload.finish_with(&[("x-check", "1")]).await.rest().await;
+        assert_eq!(answer.header("x-ensemble-outcome"), "full", "h2c: {h2c} {}", answer.text());
+
+        let before = stack.upstream.requests().len();
+        let body = r#"{"model":"gpt-4o","messages":[]}"#;
+        let mut upload = call().upload(&["x-check"]).await;
+        upload.piece(body).await;
+        let answer = upload.finish_with(&[("x-check", "1")]).await.rest().await;
+        assert_eq!(answer.header("x-upstream"), "echo");
+        let arrived = stack.upstream.requests().split_off(before).remove(0);
+        assert_eq!((arrived.hash, arrived.complete), (hash(body.as_bytes()), true));
+    }
+}
+
+#[tokio::test]
+async fn an_empty_last_frame_ends_a_request_like_any_other() {
+    let stack = Stack::start().await;
+    let call = || http::post(stack.envoy.addr(), CHAT).header("content-type", "application/json").h2c();
+    let mut upload = call().upload(&[]).await;
+    upload.piece(question(json!({})).to_string()).await;
+    tokio::time::sleep(ms(50)).await;
+    let answer = upload.finish().await.rest().await;
+    assert_eq!(answer.header("x-ensemble-outcome"), "full", "{}", answer.text());
+    let answer = call().upload(&[]).await.finish().await.rest().await;
+    assert_eq!(answer.header("x-upstream"), "echo", "a body of nothing but its end");
+    assert_eq!(stack.upstream.requests().pop().unwrap().length, 0);
+}
+
+/// A filter behind ours sees the requests that go on, and none that is answered. (Our answers do walk
+/// back through all filters: one that asks for response headers sees those.)
+#[tokio::test]
+async fn a_second_processor_after_ours_sees_only_what_passes() {
+    let stack = Options::new()
+        .edit(|yaml| {
+            let router = "          - name: envoy.filters.http.router";
+            let second = format!(
+                "          - name: second
+            typed_config:
+              '@type': type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor
+              stat_prefix: second
+              grpc_service: {{envoy_grpc: {{cluster_name: upstream}}}}
+              failure_mode_allow: true
+              processing_mode: {{request_header_mode: SEND, request_body_mode: STREAMED, response_header_mode: SKIP}}
+{router}"
+            );
+            replace_once(yaml, router, &second)
+        })
+        .start()
+        .await;
+    let streams = async || stack.envoy.stats("http.llm.ext_proc.second.streams_started").await;
+    let answer = stack.ask(json!({})).send().await;
+    assert_eq!(answer.header("x-ensemble-outcome"), "full", "{}", answer.text());
+    stack.provider.model("model-judge").reply(Reply::stream(&["It", " is"], ms(10)));
+    assert!(stack.ask_stream().send().await.events().last().is_some_and(|e| e.is_done()));
+    assert_eq!(streams().await, 0);
+    let plain = json!({"model": "gpt-4o", "x": "y".repeat(100_000)});
+    let answer = http::post(stack.envoy.addr(), CHAT).json(&plain).send().await;
+    assert_eq!((answer.status.as_u16(), answer.header("x-upstream")), (200, "echo"));
+    assert_eq!(streams().await, 1);
+    let arrived = stack.upstream.requests().into_iter().rfind(|r| r.path == CHAT).unwrap();
+    assert_eq!(arrived.hash, hash(plain.to_string().as_bytes()));
+}
+
+/// Why the shipped files have no `local_reply_config.body_format`: it rewrites answers that are not
+/// streamed, ours with 200 among them.
+#[tokio::test]
+async fn a_local_reply_format_rewrites_plain_answers_and_leaves_streams() {
+    let stack = Options::new()
+        .edit(|yaml| {
+            let at = "          generate_request_id: true";
+            let format = format!(
+                "          local_reply_config: {{body_format: {{text_format_source: {{inline_string: 'rewritten: %LOCAL_REPLY_BODY%'}}}}}}\n{at}"
+            );
+            replace_once(yaml, at, &format)
+        })
+        .start()
+        .await;
+    stack.provider.model("model-judge").reply(Reply::stream(&["It", " is"], ms(10)));
+    let streamed = stack.ask_stream().send().await;
+    assert!(streamed.events().last().is_some_and(|e| e.is_done()), "{}", streamed.text());
+    stack.provider.model("model-judge").reply(Reply::text("whole"));
+    let plain = stack.ask(json!({})).send().await;
+    assert!(plain.text().starts_with("rewritten: {"), "{}", plain.text());
+}
+
+#[tokio::test]
+async fn the_access_log_tells_who_answered() {
+    let stack = Stack::start().await;
+    stack.ask(json!({})).send().await;
+    stack.ask(json!({"n": 2})).send().await;
+    stack.provider.model("model-judge").reply(Reply::stream(&["It", " is"], ms(10)));
+    stack.ask_stream().send().await;
+    http::post(stack.envoy.addr(), CHAT).json(&json!({"model": "gpt-4o"})).send().await;
+    let log = stack.envoy.wait_access_log(4).await;
+    let details: Vec<_> = log.iter().map(|line| line["details"].as_str().unwrap_or_default()).collect();
+    assert_eq!(details[0], "consort_answered");
+    assert_eq!(details[1], "consort_unsupported_parameter");
+    assert_eq!((log[2]["code"].as_u64(), log[2]["upstream"].is_null()), (Some(200), true));
+    assert_eq!(details[3], "via_upstream");
+}

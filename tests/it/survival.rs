@@ -1,0 +1,168 @@
+//! What the shipped settings survive, and what callers see when Consort does not.
+
+use std::time::{Duration, Instant};
+
+use consort_testkit::envoy::{Envoy, EnvoyOptions, replace_once};
+use consort_testkit::http;
+use consort_testkit::provider::Reply;
+use consort_testkit::upstream::Upstream;
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::stack::{CHAT, Options, Stack, ms, question};
+
+#[tokio::test]
+async fn two_thousand_waiting_runs_are_all_answered() {
+    const RUNS: usize = 2000;
+    let stack = Stack::start().await;
+    for model in ["model-a", "model-b", "model-c"] {
+        stack.provider.model(model).reply(Reply::text("late").delay(Duration::from_secs(6)));
+    }
+    let mut runs = JoinSet::new();
+    for _ in 0..RUNS {
+        let call = stack.ask(json!({}));
+        runs.spawn(async move { call.send().await.status.as_u16() });
+    }
+    let statuses = runs.join_all().await;
+    assert_eq!(statuses.iter().filter(|s| **s == 200).count(), RUNS);
+    assert_eq!(stack.provider.requests_for("model-judge").len(), RUNS);
+}
+
+#[tokio::test]
+async fn a_storm_of_callers_that_vanish_takes_no_other_answer_with_it() {
+    let stack = Stack::start().await;
+    stack.provider.model("model-c").reply(Reply::text("late").delay(Duration::from_secs(4)));
+    let mut waiting = JoinSet::new();
+    for _ in 0..100 {
+        let call = stack.ask(json!({}));
+        waiting.spawn(async move { call.send().await.status.as_u16() });
+    }
+    stack.provider.wait_for("model-c", 100).await;
+    let body = question(json!({})).to_string();
+    let request = format!(
+        "POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    for _ in 0..15 {
+        let mut storm = JoinSet::new();
+        for _ in 0..100 {
+            let (addr, request) = (stack.envoy.addr(), request.clone());
+            storm.spawn(async move {
+                let mut caller = TcpStream::connect(addr).await.unwrap();
+                caller.write_all(request.as_bytes()).await.unwrap();
+            });
+        }
+        storm.join_all().await;
+    }
+    assert_eq!(waiting.join_all().await, [200; 100]);
+    let open = || async { (stack.provider.open_connections() <= 300).then_some(()) };
+    consort_testkit::eventually("the vanished callers' calls to end", Duration::from_secs(10), open).await;
+}
+
+#[tokio::test]
+async fn consort_killed_while_a_panel_runs_is_a_503_for_the_caller() {
+    let stack = Stack::start().await;
+    stack.provider.model("model-c").reply(Reply::stall());
+    let caller = tokio::spawn(stack.ask(json!({})).send());
+    stack.provider.wait_for("model-c", 1).await;
+    stack.service.kill();
+    let answer = caller.await.unwrap();
+    assert_eq!((answer.status.as_u16(), answer.text()), (503, ""));
+    assert!(stack.upstream.requests().is_empty(), "an alias whose body was seen never passes");
+}
+
+/// The price of an attachment that every Envoy has: the body is Envoy's, and it fails open.
+#[tokio::test]
+async fn consort_killed_while_a_buffered_panel_runs_lets_the_alias_pass() {
+    let stack = Options::buffered().start().await;
+    stack.upstream.knows_no_models();
+    stack.provider.model("model-c").reply(Reply::stall());
+    let caller = tokio::spawn(stack.ask(json!({})).send());
+    stack.provider.wait_for("model-c", 1).await;
+    stack.service.kill();
+    let answer = caller.await.unwrap();
+    assert_eq!((answer.status.as_u16(), &answer.json()["error"]["code"]), (404, &json!("model_not_found")));
+}
+
+#[tokio::test]
+async fn consort_killed_in_mid_stream_breaks_the_stream_at_once() {
+    for h2c in [false, true] {
+        let stack = Stack::start().await;
+        stack.provider.model("model-judge").reply(Reply::stream(&["It", " is"], ms(10)).stall_after(2));
+        let call = stack.ask_stream();
+        let mut live = if h2c { call.h2c() } else { call }.open().await;
+        for _ in 0..3 {
+            assert!(live.event().await.is_some());
+        }
+        let killed = Instant::now();
+        stack.service.kill();
+        while let Some(event) = live.event().await {
+            assert!(!event.is_done());
+        }
+        assert!(live.broken.is_some(), "an end that a client could take for an orderly one");
+        // Over HTTP/1.1 Envoy's delayed_close_timeout of 0.25 s comes before the end.
+        assert!(killed.elapsed() < ms(1000), "{:?}", killed.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn without_consort_plain_models_answer_and_an_alias_gets_the_upstreams_word() {
+    for file in ["envoy.yaml", "envoy-buffered.yaml"] {
+        let upstream = Upstream::start().await;
+        let envoy = Envoy::start(EnvoyOptions::shipped(file).upstream(upstream.addr())).await;
+        let plain = json!({"model": "gpt-4o", "messages": []});
+        let answer = http::post(envoy.addr(), CHAT).json(&plain).send().await;
+        assert_eq!((answer.status.as_u16(), answer.header("x-upstream")), (200, "echo"), "{file}");
+        upstream.knows_no_models();
+        let answer = http::post(envoy.addr(), CHAT).json(&question(json!({}))).send().await;
+        assert_eq!(
+            (answer.status.as_u16(), &answer.json()["error"]["code"]),
+            (404, &json!("model_not_found"))
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_refused_override_is_an_error_in_the_log_with_its_remedy() {
+    for (allowed, refused) in [
+        ("allow_mode_override: true", "allow_mode_override: false"),
+        ("- request_body_mode: FULL_DUPLEX_STREAMED", "- request_body_mode: BUFFERED"),
+    ] {
+        let stack = Options::new().edit(move |yaml| replace_once(yaml, allowed, refused)).start().await;
+        let answer = stack.ask(json!({})).send().await;
+        assert_eq!(
+            answer.header("x-upstream"),
+            "echo",
+            "{refused}: Envoy passes what it was not told to hold"
+        );
+        let told = |line: &serde_json::Value| line["level"] == "ERROR";
+        let line = stack.service.wait_for_log(told).await;
+        assert!(
+            line["fields"]["message"].as_str().unwrap().starts_with("no body came after the mode override")
+        );
+        assert!(line["fields"]["remedy"].as_str().unwrap().contains("allowed_override_modes"));
+        stack.ask(json!({})).send().await;
+        assert_eq!(stack.service.logs().iter().filter(|l| told(l)).count(), 1, "told once a minute");
+    }
+}
+
+#[tokio::test]
+async fn a_message_over_the_decoding_limit_is_refused_and_passes_nowhere() {
+    for options in [Options::new(), Options::buffered()] {
+        let raise = |yaml: String| {
+            let is_limit = |line: &&str| line.trim_start().starts_with("per_connection_buffer_limit_bytes");
+            let limit = yaml.lines().find(is_limit).unwrap().to_owned();
+            replace_once(yaml, &limit, "    per_connection_buffer_limit_bytes: 33554432")
+        };
+        // Consort decodes messages of up to this and 2 MiB; Envoy may now send all 6 MiB in one.
+        let stack = options.config("limits: {max_request_bytes: 65536}").edit(raise).start().await;
+        let answer = stack.ask(json!({"user": "x".repeat(6 << 20)})).send().await;
+        assert_eq!(
+            (answer.status.as_u16(), &answer.json()["error"]["code"]),
+            (413, &json!("request_too_large"))
+        );
+        assert!(stack.upstream.requests().is_empty());
+    }
+}
