@@ -338,7 +338,9 @@ async fn past_the_cap_on_runs_a_caller_is_told_to_come_back_and_nobody_is_asked(
     let stack = Options::new().config("limits: {max_inflight: 1}").start().await;
     stack.provider.model("model-a").reply(Reply::stall());
     let first = tokio::spawn(stack.ask(json!({})).try_open());
-    stack.provider.wait_for("model-c", 1).await;
+    for model in ["model-a", "model-b", "model-c"] {
+        stack.provider.wait_for(model, 1).await;
+    }
     let expected = Told::new(503, "server_error", "overloaded").come_back("1");
     let asked = stack.provider.requests().len();
     for fields in [json!({}), json!({"stream": true})] {
