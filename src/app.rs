@@ -24,6 +24,10 @@ const MESSAGE_SLACK: usize = 2 << 20;
 /// Callers that connect and vanish in one burst reset as many streams; the default of 20 would end
 /// the connection that all the others share.
 const MAX_PENDING_RESETS: usize = 65_536;
+/// How much of one request's body Envoy may send ahead, in bytes.
+const STREAM_WINDOW: u32 = 1 << 20;
+/// How much it may send ahead on one connection, in bytes; a thousand streams share it.
+const CONNECTION_WINDOW: u32 = 16 << 20;
 /// How long a drain waits for runs without a bound of their own.
 const DRAIN: Duration = Duration::from_secs(60);
 
@@ -121,7 +125,10 @@ pub async fn run(
     health.set_serving::<ExternalProcessorServer<Service>>().await;
     let router = Server::builder()
         .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
-        .http2_adaptive_window(Some(true))
+        // Fixed, not adaptive: with hyper's adaptive windows a burst of some hundred bodies ends the connection
+        // that all streams share.
+        .initial_stream_window_size(Some(STREAM_WINDOW))
+        .initial_connection_window_size(Some(CONNECTION_WINDOW))
         .add_service(health_service)
         .add_service(
             ExternalProcessorServer::new(service)

@@ -85,7 +85,6 @@ impl Delta {
     /// would write it twice), and with it a delta that then says nothing.
     fn read(json: Bytes, logprobs: Option<Box<RawValue>>) -> Result<Option<Self>, ObjectError> {
         let object = RawObject::parse(json)?;
-        let is_empty = |raw: Option<&str>| matches!(raw, None | Some("null" | "\"\"" | "[]" | "{}"));
         let speaks = ["content", "tool_calls", "reasoning_content", "reasoning", "refusal", "function_call"]
             .iter()
             .any(|name| !is_empty(object.raw(name)));
@@ -99,6 +98,15 @@ impl Delta {
         };
         Ok(Some(Self { json, logprobs, speaks }))
     }
+
+    /// Whether it is a piece of a refusal.
+    pub fn refuses(&self) -> bool {
+        RawObject::parse(self.json.clone()).is_ok_and(|delta| !is_empty(delta.raw("refusal")))
+    }
+}
+
+fn is_empty(raw: Option<&str>) -> bool {
+    matches!(raw, None | Some("null" | "\"\"" | "[]" | "{}"))
 }
 
 #[cfg(test)]

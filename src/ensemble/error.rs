@@ -114,6 +114,9 @@ fn seconds(after: Option<Duration>) -> Option<u64> {
     Some(after.as_secs() + u64::from(after.subsec_nanos() > 0))
 }
 
+/// A name of one or two letters tells nothing, and is a word in many a message.
+const TELLING: usize = 3;
+
 /// A provider's error with everything taken out that would tell a caller who was asked.
 pub fn made_safe<'a>(
     error: &ProviderError,
@@ -121,14 +124,18 @@ pub fn made_safe<'a>(
     models: impl Iterator<Item = &'a DirectModel>,
 ) -> ProviderError {
     let mut safe = error.clone();
-    // Longer names first, so that none leaves a part of another.
     let mut names: Vec<(&str, &str)> = models
         .flat_map(|m| {
-            let host = m.provider.base_url.host().unwrap_or_default();
-            [(&*m.model_name, alias), (&*m.name, alias), (host, "upstream"), (&*m.provider.name, "upstream")]
+            let base = &m.provider.base_url;
+            let authority = base.authority().map_or("", |authority| authority.as_str());
+            let host = base.host().unwrap_or_default();
+            let key = m.provider.credential.key().unwrap_or_default();
+            let upstream = [authority, host, key, &m.provider.name].map(|name| (name, "upstream"));
+            [(&*m.model_name, alias), (&*m.name, alias)].into_iter().chain(upstream)
         })
-        .filter(|(name, _)| !name.is_empty() && *name != alias)
+        .filter(|(name, _)| name.len() >= TELLING && *name != alias)
         .collect();
+    // Longer names first, so that none leaves a part of another.
     names.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
     for text in [Some(&mut safe.message), safe.param.as_mut(), safe.code.as_mut()].into_iter().flatten() {
         for (name, shown) in &names {

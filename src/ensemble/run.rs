@@ -201,10 +201,9 @@ impl Run {
                 self.settle(if begun.by_fallback { How::Degraded } else { how });
                 Ok(Source::Call(begun))
             }
-            Err(cause) if ensemble.on_judge_failure == OnJudgeFailure::Fail => Err(match cause {
-                Cause::Timeout if self.is_out_of_time() => RunError::Timeout,
-                cause => RunError::Judge(cause),
-            }),
+            Err(cause) if ensemble.on_judge_failure == OnJudgeFailure::Fail => {
+                Err(if self.is_out_of_time() { RunError::Timeout } else { RunError::Judge(cause) })
+            }
             Err(_) => {
                 candidates.sort_by(|a, b| b.weight.total_cmp(&a.weight));
                 self.select(candidates, How::Degraded)
@@ -273,7 +272,9 @@ impl Run {
                     Some(Err(failure)) => {
                         warn!(cause = %failure.chain(), "judge broke off");
                         relay.over(failure.label());
-                        let error = ApiError::from(&RunError::BrokenOff(Cause::of(&failure)));
+                        let is_late = relay.run.is_out_of_time();
+                        let error = if is_late { RunError::Timeout } else { RunError::BrokenOff(Cause::of(&failure)) };
+                        let error = ApiError::from(&error);
                         relay.run.account.failed(error.code.as_deref().unwrap_or_default());
                         yield Err(error);
                         return;

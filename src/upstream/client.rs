@@ -71,7 +71,6 @@ impl Client {
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(60))
-            .http2_adaptive_window(true)
             .http2_keep_alive_interval(Duration::from_secs(20))
             .build(connector);
         Ok(Self {

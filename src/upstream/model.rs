@@ -38,6 +38,16 @@ pub enum Credential {
     Passthrough,
 }
 
+impl Credential {
+    /// The key of its own, to be kept out of what callers read.
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::Fixed(value) => value.to_str().ok()?.strip_prefix("Bearer "),
+            Self::None | Self::Passthrough => None,
+        }
+    }
+}
+
 /// An alias for one provider model.
 pub struct DirectModel {
     /// The alias (`display_name`).

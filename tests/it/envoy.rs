@@ -1,12 +1,13 @@
 //! What else Envoy may do around us.
 
-use consort_testkit::envoy::replace_once;
+use consort_testkit::envoy::{Envoy, EnvoyOptions, replace_once};
 use consort_testkit::http;
 use consort_testkit::provider::Reply;
+use consort_testkit::service::Service;
 use consort_testkit::upstream::hash;
 use serde_json::json;
 
-use crate::stack::{CHAT, Options, Stack, ms, question};
+use crate::stack::{self, CHAT, Options, Stack, ms, question};
 
 #[tokio::test]
 async fn a_request_with_trailers_is_answered_or_passed_with_them() {
@@ -151,4 +152,22 @@ async fn an_attachment_without_bodies_is_told_what_to_change() {
     assert_eq!(stack.ask(json!({})).send().await.header("x-upstream"), "echo");
     let line = stack.service.wait_for_log(|line| line["level"] == "ERROR").await;
     assert!(line["fields"]["remedy"].as_str().unwrap().contains("ext_proc.mode_override"), "{line}");
+}
+
+#[tokio::test]
+async fn a_unix_socket_joins_envoy_and_consort() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("consort.sock");
+    // Left by a process that was killed: nobody listens on it any more.
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let provider = stack::provider().await;
+    let file = stack::config(&provider, "", "", "");
+    let service = Service::start_with(env!("CARGO_BIN_EXE_consort"), &file, |command| {
+        command.env("CONSORT__LISTEN__EXT_PROC", format!("unix:{}", socket.display()));
+    })
+    .await;
+    let envoy = Envoy::start(EnvoyOptions::shipped("envoy.yaml").consort_socket(&socket)).await;
+    envoy.wait_healthy().await;
+    let answer = http::post(envoy.addr(), CHAT).json(&question(json!({}))).send().await;
+    assert_eq!(answer.header("x-ensemble-outcome"), "full", "{} {:?}", answer.text(), service.logs());
 }

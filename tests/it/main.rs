@@ -2,6 +2,7 @@
 //! before a strict scripted provider.
 
 #![expect(
+    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
@@ -10,6 +11,10 @@
 
 mod clients;
 mod envoy;
+mod errors;
+mod faults;
+mod fidelity;
+mod house;
 mod main_job;
 mod passthrough;
 mod provider_streams;
@@ -17,3 +22,4 @@ mod schema;
 mod stack;
 mod streaming;
 mod survival;
+mod upstream;

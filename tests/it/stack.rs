@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use consort_testkit::envoy::{Envoy, EnvoyOptions};
 use consort_testkit::http::{self, Call};
 use consort_testkit::provider::{Provider, Reply};
@@ -24,18 +25,30 @@ pub struct Stack {
     pub upstream: Upstream,
 }
 
+/// A whole configuration, made of the provider's `base_url`.
+type Whole = Box<dyn FnOnce(&str) -> String + Send>;
+
 /// How an installation differs from the shipped one.
 pub struct Options {
     file: &'static str,
     ensemble: String,
+    models: String,
     more: String,
+    whole: Option<Whole>,
     edit: Box<dyn FnOnce(String) -> String + Send>,
 }
 
 impl Options {
     /// The shipped streaming attachment.
     pub fn new() -> Self {
-        Self { file: "envoy.yaml", ensemble: String::new(), more: String::new(), edit: Box::new(|yaml| yaml) }
+        Self {
+            file: "envoy.yaml",
+            ensemble: String::new(),
+            models: String::new(),
+            more: String::new(),
+            whole: None,
+            edit: Box::new(|yaml| yaml),
+        }
     }
 
     /// The shipped attachment for any Envoy.
@@ -46,6 +59,19 @@ impl Options {
     /// Fields of the ensemble, as the inside of a YAML flow mapping.
     pub fn ensemble(mut self, fields: &str) -> Self {
         self.ensemble = format!(", {fields}");
+        self
+    }
+
+    /// Further direct models and ensembles, as elements of a YAML sequence.
+    pub fn models(mut self, elements: &str) -> Self {
+        self.models.push_str(elements);
+        self.models.push('\n');
+        self
+    }
+
+    /// Another configuration altogether, made of the provider's `base_url`.
+    pub fn whole(mut self, config: impl FnOnce(&str) -> String + Send + 'static) -> Self {
+        self.whole = Some(Box::new(config));
         self
     }
 
@@ -66,7 +92,10 @@ impl Options {
     pub async fn start(self) -> Stack {
         let provider = provider().await;
         let upstream = Upstream::start().await;
-        let config = config(&provider, &self.ensemble, &self.more);
+        let config = match self.whole {
+            Some(whole) => whole(&provider.base_url()),
+            None => config(&provider, &self.ensemble, &self.models, &self.more),
+        };
         let service = Service::start(env!("CARGO_BIN_EXE_consort"), &config).await;
         let options = EnvoyOptions::shipped(self.file).consort(service.addr()).upstream(upstream.addr());
         let envoy = Envoy::start(options.edit(self.edit)).await;
@@ -76,7 +105,7 @@ impl Options {
 }
 
 /// A provider whose members say "one", "two" and "three" and whose judge says "the judge's answer".
-async fn provider() -> Provider {
+pub async fn provider() -> Provider {
     let provider = Provider::start().await;
     provider.require_key(KEY);
     provider.model("model-a").reply(Reply::text("one"));
@@ -86,7 +115,8 @@ async fn provider() -> Provider {
     provider
 }
 
-fn config(provider: &Provider, ensemble: &str, more: &str) -> String {
+/// The shipped configuration with these additions.
+pub fn config(provider: &Provider, ensemble: &str, models: &str, more: &str) -> String {
     let base_url = provider.base_url();
     format!(
         "listen: {{ext_proc: '127.0.0.1:0'}}
@@ -98,7 +128,7 @@ models:
 - {{display_name: judge, provider: scripted, model_name: model-judge}}
 - display_name: {ALIAS}
   ensemble: {{panel: [{{model: a}}, {{model: b}}, {{model: c}}], judge: {{model: judge}}, min_responses: 2{ensemble}}}
-{more}"
+{models}{more}"
     )
 }
 
@@ -118,15 +148,27 @@ impl Stack {
         self.ask(json!({"stream": true}))
     }
 
-    /// The line that the run of this number (from 0) left in Consort's log.
+    /// A body as it is.
+    pub fn ask_raw(&self, body: impl Into<Bytes>) -> Call {
+        http::post(self.envoy.addr(), CHAT).header("content-type", "application/json").body(body)
+    }
+
+    /// The line that a run left in Consort's log; of several, the first.
     pub async fn run_logged(&self) -> Value {
-        let line = self
-            .service
-            .wait_for_log(|line| {
+        self.runs_logged(1).await.remove(0)
+    }
+
+    /// All lines that runs have left in Consort's log, once there are `n`.
+    pub async fn runs_logged(&self, n: usize) -> Vec<Value> {
+        consort_testkit::eventually(&format!("{n} runs in Consort's log"), ms(10_000), async || {
+            let mut lines = self.service.logs();
+            lines.retain(|line| {
                 line["fields"]["message"].as_str().is_some_and(|m| m.starts_with("ensemble "))
-            })
-            .await;
-        line["fields"].clone()
+            });
+            let fields = lines.iter_mut().map(|line| line["fields"].take()).collect();
+            Some(fields).filter(|fields: &Vec<Value>| fields.len() >= n)
+        })
+        .await
     }
 }
 

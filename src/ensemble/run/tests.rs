@@ -291,9 +291,9 @@ async fn a_streaming_judge_is_passed_on_as_it_speaks() {
 async fn a_stalled_streaming_judge_ends_at_its_bound_with_an_error() {
     let mut script = streams(10, &["a"]);
     script.insert(1, (Duration::from_secs(9), Ok(fixture::piece("late"))));
-    for (bound, after) in [
-        (with(|e| e.timeout = Some(Duration::from_secs(2))), 2030),
-        (with(|e| e.deadline = Some(Duration::from_secs(1))), 1000),
+    for (bound, after, code) in [
+        (with(|e| e.timeout = Some(Duration::from_secs(2))), 2030, "judge_failed"),
+        (with(|e| e.deadline = Some(Duration::from_secs(1))), 1000, "ensemble_timeout"),
     ] {
         let caller = Arc::new(panel().model("judge", script.clone()));
         let began = Instant::now();
@@ -301,7 +301,7 @@ async fn a_stalled_streaming_judge_ends_at_its_bound_with_an_error() {
         let events: Vec<_> = outcome.events.collect().await;
         assert_eq!(began.elapsed().as_millis(), after);
         let error = events.last().unwrap().as_ref().unwrap_err();
-        assert_eq!((events.len(), error.status, error.code.as_deref()), (2, 504, Some("judge_failed")));
+        assert_eq!((events.len(), error.status, error.code.as_deref()), (2, 504, Some(code)));
     }
     let silent = Arc::new(panel().model("judge", vec![(Duration::from_secs(9), Ok(fixture::piece("late")))]));
     let bound = with(|e| e.timeout = Some(Duration::from_secs(2)));

@@ -7,12 +7,12 @@ use futures_util::StreamExt;
 use tracing::warn;
 
 use super::super::alias::{Judge, Params};
-use super::super::candidate::{self, Candidate, Format};
+use super::super::candidate::{self, Candidate, Format, Unusable};
 use super::super::error::Cause;
 use super::super::panel::{addressed, forced, plain};
 use super::super::prompt::Filling;
 use super::super::run::Run;
-use crate::chat::{Body, Completion, Delta, Event, Request, Usage};
+use crate::chat::{Body, Completion, Event, Request, Usage};
 use crate::telemetry::Ended;
 use crate::upstream::{Call, DirectModel, Events, Failure};
 
@@ -108,8 +108,11 @@ async fn answer(run: &mut Run, model: &Arc<DirectModel>, body: Body) -> Result<B
                     first.append(&mut whole);
                     return Ok(events);
                 }
-                Event::Delta(Delta { speaks, .. }) => {
-                    let speaks = *speaks;
+                Event::Delta(delta) => {
+                    let speaks = delta.speaks;
+                    if speaks && delta.refuses() {
+                        return Err(Failed::Unusable(Unusable::Refusal.label()));
+                    }
                     first.push(event);
                     if speaks {
                         return Ok(events);
@@ -152,7 +155,7 @@ enum Failed {
 /// A judge's answer may be cut by the caller's own token limit; otherwise it must be one.
 fn check(message: &Completion, format: &Format) -> Result<(), Failed> {
     match candidate::check(message, format) {
-        Ok(()) | Err(candidate::Unusable::Cut) => Ok(()),
+        Ok(()) | Err(Unusable::Cut) => Ok(()),
         Err(why) => Err(Failed::Unusable(why.label())),
     }
 }

@@ -11,8 +11,11 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
+
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 4096;
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
@@ -39,7 +42,11 @@ impl Server {
         F: Future<Output = io::Result<Response<Body>>> + Send + 'static,
         M: Fn(String) + Clone + Send + Sync + 'static,
     {
-        let listener = TcpListener::bind(addr).await?;
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(addr)?;
+        // Thousands of calls may come at once; a full queue would cost them seconds.
+        let listener = socket.listen(BACKLOG)?;
         let addr = listener.local_addr()?;
         let connections = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&connections);

@@ -1,7 +1,7 @@
 //! The real `consort` program, with its logs at hand.
 
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::process::{Kept, tail};
+
+const NO_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// A running `consort serve`; dropping it kills it.
 #[derive(Debug)]
@@ -56,8 +58,7 @@ impl Service {
                 sink.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
             }
         });
-        let mut service =
-            Self { child: Mutex::new(Kept(child)), addr: SocketAddr::from(([0, 0, 0, 0], 0)), logs, dir };
+        let mut service = Self { child: Mutex::new(Kept(child)), addr: NO_PORT, logs, dir };
         service.addr = crate::eventually("consort to listen", Duration::from_secs(15), async || {
             service.assert_running();
             service.logs().iter().find_map(listening)
@@ -136,10 +137,12 @@ impl Service {
     }
 }
 
+/// The address that a line tells; a Unix socket has no port, so that nobody connects to it by mistake.
 fn listening(line: &Value) -> Option<SocketAddr> {
     let fields = line.get("fields")?;
     let heard = fields.get("message")? == "listening";
-    heard.then(|| fields.get("addr")?.as_str()?.parse().ok())?
+    let addr = fields.get("addr")?.as_str().filter(|_| heard)?;
+    if addr.starts_with("unix:") { Some(NO_PORT) } else { addr.parse().ok() }
 }
 
 #[cfg(test)]
