@@ -1,8 +1,11 @@
 //! The composition root: bind, serve, drain.
 
-use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fs, io};
 
 use envoy_types::pb::envoy::service::ext_proc::v3::external_processor_server::ExternalProcessorServer;
 use tokio::net::{TcpListener, UnixListener};
@@ -21,6 +24,8 @@ use crate::upstream::HttpCaller;
 /// What Envoy may send in one message beyond a body of the allowed size: headers, metadata, and
 /// what it reads past its own buffer limit.
 const MESSAGE_SLACK: usize = 2 << 20;
+/// Plain requests come through here as well: a lower bound for aliases must not refuse them.
+const MIN_MESSAGE: usize = 32 << 20;
 /// Callers that connect and vanish in one burst reset as many streams; the default of 20 would end
 /// the connection that all the others share.
 const MAX_PENDING_RESETS: usize = 65_536;
@@ -35,7 +40,7 @@ const DRAIN: Duration = Duration::from_secs(60);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A listener could not be bound.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}")]
     Bind {
         /// As configured.
         address: String,
@@ -67,13 +72,7 @@ impl Listener {
     pub async fn bind(address: &Address) -> Result<Self, Error> {
         let bound = match address {
             Address::Tcp(host_port) => TcpListener::bind(host_port).await.map(Self::Tcp),
-            Address::Unix(path) => {
-                if std::os::unix::net::UnixStream::connect(path).is_err() && path.exists() {
-                    // A stale one of an earlier process; binding says it if this fails.
-                    let _gone = std::fs::remove_file(path);
-                }
-                UnixListener::bind(path).map(Self::Unix)
-            }
+            Address::Unix(path) => remove_stale(path).and_then(|()| UnixListener::bind(path)).map(Self::Unix),
         };
         bound.map_err(|source| Error::Bind { address: address.to_string(), source })
     }
@@ -87,6 +86,15 @@ impl Listener {
                 Err(e) => e.to_string(),
             },
         }
+    }
+}
+
+/// Removes a socket that an earlier process has left: one, and nothing else, that refuses connections.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    match UnixStream::connect(path) {
+        Err(e) if is_socket && e.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        _ => Ok(()),
     }
 }
 
@@ -116,8 +124,9 @@ pub async fn run(
     config: Config,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let runner = Runner::new(Arc::new(HttpCaller), Admission::new(config.max_inflight));
-    let max_message_bytes = config.ext_proc.max_request_bytes.saturating_add(MESSAGE_SLACK);
+    let admission = Admission::new(config.max_inflight);
+    let runner = Runner::new(Arc::new(HttpCaller), admission, config.max_answer_bytes);
+    let max_message_bytes = config.ext_proc.max_request_bytes.max(MIN_MESSAGE).saturating_add(MESSAGE_SLACK);
     let drain = longest_run(&config.snapshot);
     let ensembles = config.snapshot.ensembles().count();
     let service = Service::new(config.snapshot, runner, config.ext_proc);
@@ -171,9 +180,5 @@ async fn accept(router: Router, listener: Listener, stop: impl Future<Output = (
 
 /// The longest that a run may take by its own bounds.
 fn longest_run(snapshot: &Snapshot) -> Duration {
-    let bounds = snapshot.ensembles().map(|e| {
-        // Panel, judge and its fallback, each with the whole timeout.
-        e.deadline.or(e.timeout.map(|timeout| timeout * 3)).unwrap_or(DRAIN)
-    });
-    bounds.max().unwrap_or(DRAIN)
+    snapshot.ensembles().map(|e| e.longest_run().unwrap_or(DRAIN)).max().unwrap_or(DRAIN)
 }

@@ -66,7 +66,7 @@ async fn serve(config: Config) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The one error that no log could take: it is why there is no service.
-            let _ = writeln!(io::stderr(), "consort: {error}");
+            let _ = writeln!(io::stderr(), "consort: {}", chain(&error));
             ExitCode::FAILURE
         }
     }
@@ -115,6 +115,11 @@ fn report(file: &Path, problems: &Problems, err: &mut impl Write) -> io::Result<
 fn schema(out: &mut impl Write) -> io::Result<ExitCode> {
     writeln!(out, "{:#}", config::json_schema())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// An error and its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn counted(count: usize, thing: &str) -> String {

@@ -102,7 +102,7 @@ impl Caller for Memory {
 
 /// A runner over [`Memory`], and the ensemble of three members and a judge that it runs.
 pub(crate) fn runner() -> (Runner, Arc<Ensemble>) {
-    let runner = Runner::new(Memory::new(), Admission::new(usize::MAX));
+    let runner = Runner::new(Memory::new(), Admission::new(usize::MAX), usize::MAX);
     let mut trio = Arc::into_inner(ensemble()).expect("nobody else has it");
     trio.panel.truncate(3);
     (runner, Arc::new(trio))
@@ -110,9 +110,11 @@ pub(crate) fn runner() -> (Runner, Arc<Ensemble>) {
 
 /// One whole run: three members, a judge, the answer's bytes.
 pub(crate) async fn run(runner: &Runner, ensemble: &Arc<Ensemble>, body: &Bytes) -> usize {
-    let request = Request::parse(body.clone()).expect("a request");
     let context = Context { request_id: "request-1".into(), passed: Arc::default() };
-    let outcome = runner.run(Arc::clone(ensemble), request, context).await;
+    let admitted = runner.admit(Arc::clone(ensemble), context);
+    let admitted = admitted.unwrap_or_else(|failed| panic!("{:?}", failed.error));
+    let request = Request::parse(body.clone()).expect("a request");
+    let outcome = admitted.run(request, None).await;
     let mut outcome = outcome.unwrap_or_else(|failed| panic!("{:?}", failed.error));
     let mut collected = Collected::default();
     while let Some(event) = outcome.events.next().await {

@@ -137,7 +137,7 @@ impl Answer {
     }
 
     fn encode(&self, choices: &[ChunkChoice<'_>], usage: Option<&Usage>) -> Result<Bytes, serde_json::Error> {
-        let json = serde_json::to_vec(&ChunkWire {
+        let mut json = serde_json::to_vec(&ChunkWire {
             id: &self.id,
             object: "chat.completion.chunk",
             created: self.created,
@@ -145,12 +145,9 @@ impl Answer {
             choices,
             usage: self.include_usage.then_some(usage),
         })?;
-        // A provider may break lines inside its JSON, an event's data may not.
-        if memchr::memchr2(b'\n', b'\r', &json).is_none() {
-            return Ok(sse::encode(&json));
-        }
-        let flat: Value = serde_json::from_slice(&json)?;
-        Ok(sse::encode(flat.to_string().as_bytes()))
+        // A provider may break lines inside its JSON, an event's data may not. In JSON they are white space.
+        json.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
+        Ok(sse::encode(&json))
     }
 }
 
@@ -182,7 +179,7 @@ impl Collected {
     ///
     /// # Errors
     /// When a piece is no JSON object.
-    pub fn push(&mut self, event: Event) -> Result<(), serde_json::Error> {
+    pub fn push(&mut self, event: Event) -> Result<(), CompletionError> {
         match event {
             Event::Message(message) => self.message = Some(message),
             Event::Delta(delta) => {
@@ -313,9 +310,9 @@ mod tests {
 
     #[test]
     fn a_line_break_inside_a_piece_does_not_break_the_event() {
-        let event = answer(false).event(&delta("{\"content\":\n\"x\"}")).unwrap();
+        let event = answer(false).event(&delta("{\"content\":\r\n\"x\",\"y\":0.70}")).unwrap();
         assert_eq!(text(&event).matches('\n').count(), 4, "two events");
-        assert!(text(&event).contains(r#""delta":{"content":"x"}"#));
+        assert!(text(&event).contains(r#""delta":{"content":  "x","y":0.70}"#));
     }
 
     #[test]

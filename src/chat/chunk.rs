@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::object::{ObjectError, RawObject};
-use super::{Delta, Usage};
+use super::{Delta, JsonError, Usage};
 
 /// What a chunk of a provider's stream says.
 #[derive(Clone, Debug, Default)]
@@ -25,9 +25,9 @@ pub struct Chunk {
 pub enum ChunkError {
     /// Not the JSON of one.
     #[error("not a chat completion chunk: {0}")]
-    Syntax(#[from] serde_json::Error),
+    Json(JsonError),
     /// Its delta is no object with distinct keys.
-    #[error("not a delta: {0}")]
+    #[error("not a delta")]
     Delta(#[from] ObjectError),
     /// The provider ended its stream with an error.
     #[error("the provider sent an error event")]
@@ -60,7 +60,7 @@ impl Chunk {
     /// # Errors
     /// When it is none, or the provider's error.
     pub fn parse(data: &Bytes) -> Result<Self, ChunkError> {
-        let wire: Wire<'_> = serde_json::from_slice(data)?;
+        let wire: Wire<'_> = serde_json::from_slice(data).map_err(|e| ChunkError::Json(e.into()))?;
         if wire.error.is_some_and(|e| e.get() != "null") {
             return Err(ChunkError::Provider);
         }

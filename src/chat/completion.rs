@@ -5,9 +5,10 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
-use super::object::RawObject;
-use super::{Delta, Usage};
+use super::object::{ObjectError, RawObject};
+use super::{Delta, JsonError, Usage};
 
 /// The one choice of a completion: its message as its provider wrote it, and what Consort reads of
 /// it.
@@ -34,7 +35,10 @@ pub struct Completion {
 pub enum CompletionError {
     /// Not the JSON of one.
     #[error("not a chat completion: {0}")]
-    Syntax(#[from] serde_json::Error),
+    Json(JsonError),
+    /// Its message is no object with distinct keys.
+    #[error("not a message")]
+    Message(#[from] ObjectError),
     /// It has no choice.
     #[error("a chat completion without choices")]
     NoChoice,
@@ -103,19 +107,19 @@ impl Completion {
     /// # Errors
     /// When it is no message object.
     pub fn from_message(message: Box<RawValue>) -> Result<Self, CompletionError> {
+        RawObject::parse(Bytes::copy_from_slice(message.get().as_bytes()))?;
         let read: Message<'_> = serde_json::from_str(message.get())?;
-        let present = |raw: &&RawValue| !matches!(raw.get(), "null" | "[]");
+        let calls = match read.tool_calls {
+            None => None,
+            Some(raw) => calls(raw)?.filter(|calls| !calls.is_empty()).map(|_| raw),
+        };
         Ok(Self {
             content: match read.content {
                 Content::Text(text) => Some(text),
                 Content::Parts(parts) => Some(parts.into_iter().filter_map(|p| p.text).collect()),
                 Content::None => None,
             },
-            tool_calls: read
-                .tool_calls
-                .filter(present)
-                .or(read.function_call.filter(present))
-                .map(ToOwned::to_owned),
+            tool_calls: calls.or(read.function_call.filter(|f| f.get() != "null")).map(ToOwned::to_owned),
             refused: read.refusal.is_some_and(|r| !r.is_empty()),
             finish_reason: None,
             logprobs: None,
@@ -129,24 +133,40 @@ impl Completion {
     /// # Errors
     /// When the message's tool calls are no array of objects.
     pub fn to_delta(&self) -> Result<Delta, CompletionError> {
-        let object = RawObject::parse(Bytes::copy_from_slice(self.message.get().as_bytes()))
-            .map_err(|e| CompletionError::Syntax(serde::de::Error::custom(e)))?;
+        let object = RawObject::parse(Bytes::copy_from_slice(self.message.get().as_bytes()))?;
         let mut edit = object.edit().remove("role");
         if object.raw("content") == Some("null") {
             edit = edit.remove("content");
         }
-        match object.raw("tool_calls") {
-            None => {}
-            Some("null") => edit = edit.remove("tool_calls"),
-            Some(calls) => {
-                let mut calls: Vec<serde_json::Map<String, serde_json::Value>> = serde_json::from_str(calls)?;
-                for (i, call) in calls.iter_mut().enumerate() {
-                    call.shift_insert(0, "index".to_owned(), i.into());
+        if let Some(raw) = object.read::<Box<RawValue>>("tool_calls")? {
+            edit = match calls(&raw)? {
+                None => edit.remove("tool_calls"),
+                Some(mut calls) => {
+                    for (i, call) in calls.iter_mut().enumerate() {
+                        call.shift_insert(0, "index".to_owned(), i.into());
+                    }
+                    edit.set("tool_calls", serde_json::to_vec(&calls)?)
                 }
-                edit = edit.set("tool_calls", serde_json::to_vec(&calls)?);
-            }
+            };
         }
         Ok(Delta { json: edit.body().to_bytes(), logprobs: self.logprobs.clone(), speaks: true })
+    }
+}
+
+/// A message's tool calls: none where they are `null`, otherwise an array of objects.
+fn calls(raw: &RawValue) -> Result<Option<Vec<Map<String, Value>>>, JsonError> {
+    Ok(serde_json::from_str(raw.get())?)
+}
+
+impl From<JsonError> for CompletionError {
+    fn from(error: JsonError) -> Self {
+        Self::Json(error)
+    }
+}
+
+impl From<serde_json::Error> for CompletionError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Json(error.into())
     }
 }
 
@@ -176,6 +196,9 @@ mod tests {
             r#"{"choices":[]}"#,
             r#"{"error":{"message":"x"}}"#,
             r#"{"choices":[{"message":1}]}"#,
+            r#"{"choices":[{"message":{"content":"a","x":1,"x":2}}]}"#,
+            r#"{"choices":[{"message":{"content":"a","tool_calls":{}}}]}"#,
+            r#"{"choices":[{"message":{"content":"a","tool_calls":[1]}}]}"#,
         ] {
             assert!(Completion::parse(json.as_bytes()).is_err(), "{json}");
         }

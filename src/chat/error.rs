@@ -1,9 +1,28 @@
-//! Errors as a caller sees them.
+//! Errors as a caller sees them, and what may be told of JSON that is wrong.
 
 use std::borrow::Cow;
 
+use serde_json::error::Category;
+
 use bytes::Bytes;
 use serde_json::json;
+
+/// What is wrong with a JSON text, without a word of it: the text may be somebody's answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct JsonError(String);
+
+impl From<serde_json::Error> for JsonError {
+    fn from(error: serde_json::Error) -> Self {
+        Self(match error.classify() {
+            // Only a value of a wrong type is quoted by serde_json.
+            Category::Data => {
+                format!("a value of another type at line {} column {}", error.line(), error.column())
+            }
+            Category::Io | Category::Syntax | Category::Eof => error.to_string(),
+        })
+    }
+}
 
 /// An error in OpenAI's envelope, with the status it goes out with. It is made of safe text only:
 /// no hosts, no keys, no model names, nothing of an upstream's 5xx.
@@ -11,8 +30,8 @@ use serde_json::json;
 pub struct ApiError {
     /// The HTTP status.
     pub status: u16,
-    /// OpenAI's `type`.
-    pub kind: &'static str,
+    /// The cause in one word of ours, for records, logs and Envoy's response code details.
+    pub label: &'static str,
     /// OpenAI's `code`.
     pub code: Option<Cow<'static, str>>,
     /// The request field at fault.
@@ -26,19 +45,12 @@ pub struct ApiError {
 }
 
 impl ApiError {
-    /// An error with this status, of the type that OpenAI gives such a status.
-    pub fn new(status: u16, message: impl Into<String>) -> Self {
-        let kind = match status {
-            401 => "authentication_error",
-            403 => "permission_error",
-            429 => "rate_limit_error",
-            400..=499 => "invalid_request_error",
-            _ => "server_error",
-        };
+    /// An error with this status, whose code is its label.
+    pub fn new(status: u16, label: &'static str, message: impl Into<String>) -> Self {
         Self {
             status,
-            kind,
-            code: None,
+            label,
+            code: Some(Cow::Borrowed(label)),
             param: None,
             message: message.into(),
             retry_after: None,
@@ -46,15 +58,10 @@ impl ApiError {
         }
     }
 
-    /// A 400.
-    pub fn invalid_request(message: impl Into<String>) -> Self {
-        Self::new(400, message)
-    }
-
-    /// With this `code`.
+    /// With another `code` than its label.
     #[must_use]
-    pub fn code(mut self, code: impl Into<Cow<'static, str>>) -> Self {
-        self.code = Some(code.into());
+    pub fn code(mut self, code: Option<String>) -> Self {
+        self.code = code.map(Cow::Owned);
         self
     }
 
@@ -79,14 +86,39 @@ impl ApiError {
         self
     }
 
+    /// The `type` that OpenAI gives such a status.
+    fn kind(&self) -> &'static str {
+        match self.status {
+            401 => "authentication_error",
+            403 => "permission_error",
+            429 => "rate_limit_error",
+            400..=499 => "invalid_request_error",
+            _ => "server_error",
+        }
+    }
+
     /// The body.
     pub fn to_json(&self) -> Bytes {
         let body = json!({"error": {
             "message": self.message,
-            "type": self.kind,
+            "type": self.kind(),
             "param": self.param,
             "code": self.code,
         }});
         Bytes::from(body.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_json_is_told_without_its_text() {
+        let told =
+            |json: &str| JsonError::from(serde_json::from_str::<Vec<u8>>(json).unwrap_err()).to_string();
+        assert_eq!(told("\"SECRET\""), "a value of another type at line 1 column 8");
+        assert_eq!(told("[1,"), "EOF while parsing a value at line 1 column 3");
+        assert!(!told("[1, SECRET]").contains("SECRET"));
     }
 }

@@ -19,7 +19,7 @@ pub use answer::{Answer, Collected};
 pub use body::Body;
 pub use chunk::{Chunk, ChunkError};
 pub use completion::{Completion, CompletionError};
-pub use error::ApiError;
+pub use error::{ApiError, JsonError};
 pub use object::{Edit, ObjectError, RawObject};
 pub use request::{Request, RequestError};
 pub use scan::{ModelScan, Scan};

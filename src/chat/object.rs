@@ -6,10 +6,14 @@ use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
-use serde::de::{DeserializeOwned, Deserializer as _, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::body::Body;
+use super::error::JsonError;
+
+/// How many members an object may have: each costs some ninety bytes to remember.
+const MAX_MEMBERS: usize = 1024;
 
 /// A JSON object kept as the bytes it was written in.
 ///
@@ -38,7 +42,10 @@ struct Span {
 pub enum ObjectError {
     /// Not JSON, or JSON that is no object.
     #[error(transparent)]
-    Syntax(#[from] serde_json::Error),
+    Syntax(#[from] JsonError),
+    /// More members than any request has.
+    #[error("more than {MAX_MEMBERS} keys")]
+    TooMany,
     /// The meaning would depend on the parser.
     #[error("duplicate key {0:?}")]
     Duplicate(Box<str>),
@@ -48,12 +55,16 @@ impl RawObject {
     /// Reads the object that `bytes` are.
     ///
     /// # Errors
-    /// When they are not exactly one JSON object in UTF-8, or a key of it comes twice: parsers
+    /// When they are not exactly one JSON object in UTF-8, or it has more than 1,024 members, or a key comes
+    /// twice: parsers
     /// differ in which one they take, so neither can be trusted.
     pub fn parse(bytes: Bytes) -> Result<Self, ObjectError> {
         let mut json = serde_json::Deserializer::from_slice(&bytes);
-        let members = json.deserialize_map(Members(&bytes))?;
-        json.end()?;
+        let members = json.deserialize_map(Members(&bytes)).map_err(JsonError::from)?;
+        json.end().map_err(JsonError::from)?;
+        if members.len() > MAX_MEMBERS {
+            return Err(ObjectError::TooMany);
+        }
         let open = bytes.iter().position(|b| *b == b'{').map_or(0, |i| i + 1);
         let mut seen = HashSet::with_capacity(members.len());
         if let Some(twice) = members.iter().find(|m| !seen.insert(&*m.name)) {
@@ -255,7 +266,10 @@ impl<'de> Visitor<'de> for Members<'de> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut members = Vec::with_capacity(16);
         let mut end = 0;
-        while let Some(Name(name)) = map.next_key()? {
+        // One past the bound is enough to know; the rest is only checked.
+        while members.len() <= MAX_MEMBERS
+            && let Some(Name(name)) = map.next_key()?
+        {
             let value: &RawValue = map.next_value()?;
             // A borrowed raw value is a slice of the bytes being read.
             let start = value.get().as_ptr() as usize - self.0.as_ptr() as usize;
@@ -264,6 +278,7 @@ impl<'de> Visitor<'de> for Members<'de> {
             end = start + value.get().len();
             members.push(Span { name, whole: key..end, value: start });
         }
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(members)
     }
 }
@@ -324,6 +339,17 @@ mod tests {
         let o = object("{\"\\u006dodel\":\"x\"}");
         assert_eq!(o.raw("model"), Some("\"x\""));
         assert_eq!(text(o.edit().set("model", "1")), "{\"\\u006dodel\":1}");
+    }
+
+    #[test]
+    fn as_many_members_as_the_bound_are_read_and_one_more_is_refused() {
+        let of = |count: usize| {
+            let members: Vec<String> = (0..count).map(|i| format!("\"k{i}\":{i}")).collect();
+            RawObject::parse(Bytes::from(format!("{{{}}}", members.join(","))))
+        };
+        assert!(of(MAX_MEMBERS).is_ok());
+        assert!(matches!(of(MAX_MEMBERS + 1), Err(ObjectError::TooMany)));
+        assert!(matches!(of(MAX_MEMBERS + 9), Err(ObjectError::TooMany)));
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub struct Request {
 pub enum RequestError {
     /// Not one JSON object.
     #[error("the request body is not a valid JSON object: {0}")]
-    Syntax(#[source] serde_json::Error),
+    Syntax(ObjectError),
     /// A key that comes twice means different things to different parsers.
     #[error("the request body has the key {0:?} more than once; send each key once")]
     Duplicate(Box<str>),
@@ -58,8 +58,8 @@ impl Request {
     /// single answer of an ensemble can be (`n` above 1, audio).
     pub fn parse(bytes: Bytes) -> Result<Self, RequestError> {
         let object = RawObject::parse(bytes).map_err(|e| match e {
-            ObjectError::Syntax(e) => RequestError::Syntax(e),
             ObjectError::Duplicate(key) => RequestError::Duplicate(key),
+            e => RequestError::Syntax(e),
         })?;
         let invalid = |param, what| RequestError::Invalid { param, what };
         let messages = object.raw("messages").unwrap_or_default();
@@ -113,24 +113,9 @@ impl Request {
         self.object.read(name).ok().flatten()
     }
 
-    /// Whether the caller gave the field, be it `null`.
-    pub fn has(&self, name: &str) -> bool {
-        self.object.raw(name).is_some()
-    }
-
     /// Starts an edited copy that shares the caller's bytes.
     pub fn edit(&self) -> Edit<'_> {
         self.object.edit()
-    }
-
-    /// The size of the body, in bytes.
-    pub fn len(&self) -> usize {
-        self.object.bytes().len()
-    }
-
-    /// Whether the body has no bytes; it never does.
-    pub fn is_empty(&self) -> bool {
-        self.object.bytes().is_empty()
     }
 
     /// The text of the last user message: its parts of type `text`, joined by newlines.
@@ -166,12 +151,12 @@ impl Request {
 
 impl From<&RequestError> for ApiError {
     fn from(error: &RequestError) -> Self {
-        let api = Self::invalid_request(error.to_string());
+        let api = |label| Self::new(400, label, error.to_string());
         match error {
-            RequestError::Syntax(_) => api,
-            RequestError::Duplicate(key) => api.param(key).code("duplicate_key"),
-            RequestError::Invalid { param, .. } => api.param(param).code("invalid_value"),
-            RequestError::Unsupported { param, .. } => api.param(param).code("unsupported_parameter"),
+            RequestError::Syntax(_) => api("invalid_json").code(None),
+            RequestError::Duplicate(key) => api("duplicate_key").param(key),
+            RequestError::Invalid { param, .. } => api("invalid_value").param(param),
+            RequestError::Unsupported { param, .. } => api("unsupported_parameter").param(param),
         }
     }
 }

@@ -48,6 +48,8 @@ pub struct Config {
     pub direct_models: Vec<Arc<DirectModel>>,
     /// How many runs may be in flight at once; more are refused.
     pub max_inflight: usize,
+    /// How large an answer may be, in bytes; a larger one is an error.
+    pub max_answer_bytes: usize,
     /// What is logged, and how.
     pub log: Log,
 }

@@ -34,6 +34,7 @@ pub(super) fn resolve(file: &File, written: &Written, report: &mut Report) -> Op
         snapshot: Arc::new(Snapshot::new(ensembles)),
         direct_models,
         max_inflight: file.limits.max_inflight,
+        max_answer_bytes: file.limits.max_answer_bytes,
         log: log(&file.log),
     })
 }
@@ -68,7 +69,6 @@ fn settings(file: &File) -> Settings {
             schema::ModeOverride::Never => ModeOverride::Never,
         },
         max_request_bytes: file.limits.max_request_bytes,
-        max_answer_bytes: file.limits.max_answer_bytes,
         commit_after: Duration::from_millis(file.stream.commit_after_ms),
         heartbeat: bound(file.stream.heartbeat_ms),
         buffered_timeout: Duration::from_millis(file.ext_proc.buffered_timeout_ms),

@@ -352,8 +352,9 @@ impl Default for Stream {
 pub struct ExtProc {
     /// How the request body is asked for when the filter's own mode does not send it.
     pub mode_override: ModeOverride,
-    /// What a `BUFFERED` attachment's message timer is extended to when a run begins, in ms; Envoy
-    /// caps it at the filter's `max_message_timeout`.
+    /// What a `BUFFERED` attachment's message timer is extended to at most when a run begins, in ms; a
+    /// run that is bounded more tightly asks for less. It must not exceed the filter's
+    /// `max_message_timeout`: Envoy ignores a larger one.
     #[schemars(range(min = 1, max = MAX_MS))]
     pub buffered_timeout_ms: u64,
 }
@@ -407,8 +408,8 @@ pub enum LogLevel {
     /// One line for each run.
     #[default]
     Info,
-    /// Each call of a run.
+    /// Why a member failed, too.
     Debug,
-    /// Each message of Envoy.
+    /// Everything that there is to say.
     Trace,
 }

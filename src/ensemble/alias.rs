@@ -59,6 +59,14 @@ pub struct Ensemble {
     pub single_candidate: SingleCandidate,
 }
 
+impl Ensemble {
+    /// The longest that a run may take by its own bounds: the deadline, or the panel, the judge and its
+    /// fallback one after the other.
+    pub fn longest_run(&self) -> Option<Duration> {
+        self.deadline.or(self.timeout.map(|timeout| timeout * 3))
+    }
+}
+
 /// One place in a panel. The same direct model may hold several.
 #[derive(Clone, Debug)]
 pub struct Member {

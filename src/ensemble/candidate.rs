@@ -1,10 +1,7 @@
 //! Which answers count.
 
-use serde::Deserialize;
-use serde_json::Value;
-use serde_json::value::RawValue;
-
-use crate::chat::{Completion, Request};
+use super::format::Format;
+use crate::chat::Completion;
 
 /// A member's usable answer.
 #[derive(Debug)]
@@ -48,58 +45,6 @@ impl Unusable {
     }
 }
 
-/// What an answer's text must be, from the request's `response_format`.
-#[derive(Debug)]
-pub enum Format {
-    /// Anything.
-    Text,
-    /// A JSON object.
-    Object,
-    /// JSON valid against a schema.
-    Schema(Box<jsonschema::Validator>),
-}
-
-#[derive(Deserialize)]
-struct ResponseFormat {
-    #[serde(rename = "type")]
-    kind: Box<str>,
-    json_schema: Option<JsonSchema>,
-}
-
-#[derive(Deserialize)]
-struct JsonSchema {
-    schema: Option<Value>,
-}
-
-impl Format {
-    /// What `request` asks for. A schema that cannot be compiled is its upstream's to refuse; here
-    /// it then asks for JSON only.
-    pub fn of(request: &Request) -> Self {
-        let asked: Option<ResponseFormat> = request.read("response_format");
-        match asked {
-            Some(f) if &*f.kind == "json_object" => Self::Object,
-            Some(f) if &*f.kind == "json_schema" => f
-                .json_schema
-                .and_then(|s| s.schema)
-                .and_then(|schema| jsonschema::validator_for(&schema).ok())
-                .map_or(Self::Object, |v| Self::Schema(Box::new(v))),
-            _ => Self::Text,
-        }
-    }
-
-    fn accepts(&self, text: &str) -> bool {
-        match self {
-            Self::Text => true,
-            Self::Object => {
-                text.trim_start().starts_with('{') && serde_json::from_str::<&RawValue>(text).is_ok()
-            }
-            Self::Schema(validator) => {
-                serde_json::from_str(text).is_ok_and(|value: Value| validator.is_valid(&value))
-            }
-        }
-    }
-}
-
 /// Whether an answer counts.
 ///
 /// # Errors
@@ -118,7 +63,7 @@ pub fn check(completion: &Completion, format: &Format) -> Result<(), Unusable> {
         return Ok(());
     }
     let text = completion.content.as_deref().unwrap_or_default();
-    if text.trim().is_empty() {
+    if without_reasoning(text).trim().is_empty() {
         return Err(Unusable::Empty);
     }
     if matches!(format, Format::Text) {
@@ -130,12 +75,26 @@ pub fn check(completion: &Completion, format: &Format) -> Result<(), Unusable> {
     if format.accepts(text) { Ok(()) } else { Err(Unusable::Format) }
 }
 
+/// What a text says once its writer has stopped thinking aloud.
+///
+/// Models without a field of its own for reasoning put it in front, in `think` tags; some chat
+/// templates have opened the tag already, and a token limit may leave it unclosed.
+pub fn without_reasoning(text: &str) -> &str {
+    let is_opened = text.trim_start().starts_with("<think>");
+    match text.split_once("</think>") {
+        Some((thought, said)) if is_opened || !thought.contains("<think>") => said.trim_start(),
+        None if is_opened => "",
+        _ => text,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::chat::Request;
 
     fn completion(message: Value, finish: &str) -> Completion {
         let json = json!({"choices": [{"message": message, "finish_reason": finish}]});
@@ -164,6 +123,21 @@ mod tests {
         ] {
             assert_eq!(check(&completion(message.clone(), finish), &text), expected, "{message} {finish}");
         }
+    }
+
+    #[test]
+    fn thinking_aloud_is_not_said() {
+        for (text, said) in [
+            ("Paris", "Paris"),
+            ("<think>hm</think>\n\nParis", "Paris"),
+            ("hm\n</think>\n\nParis", "Paris"),
+            ("<think>hm", ""),
+            ("The tag <think> opens, </think> closes.", "The tag <think> opens, </think> closes."),
+        ] {
+            assert_eq!(without_reasoning(text), said, "{text}");
+        }
+        let cut = completion(json!({"content": "<think>hm"}), "length");
+        assert_eq!(check(&cut, &Format::Text), Err(Unusable::Empty));
     }
 
     #[test]

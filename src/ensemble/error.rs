@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
-use crate::chat::ApiError;
+use crate::chat::{ApiError, RequestError};
 use crate::upstream::{DirectModel, Failure, ProviderError};
 
 /// Why a run gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// The caller's request cannot be honoured; nobody was asked.
+    #[error(transparent)]
+    Request(#[from] RequestError),
     /// Too many runs are in flight; nobody was asked.
     #[error("too many requests are being answered; try again soon")]
     Overloaded,
-    /// Every member says that the request is wrong.
+    /// Every member that ended says that the request is wrong.
     #[error("{}", error.message)]
     Refused {
         /// The status that they gave.
@@ -19,13 +22,13 @@ pub enum RunError {
         /// What the first of them in panel order said, made safe.
         error: ProviderError,
     },
-    /// Every member is over its limit.
-    #[error("every model of this ensemble is over its rate limit")]
+    /// Every member that ended is over its limit.
+    #[error("the models of this ensemble are over their rate limits")]
     RateLimited {
         /// The soonest that one of them will answer again.
         retry_after: Option<Duration>,
     },
-    /// Every member refused our credentials.
+    /// Every member that ended refused our credentials.
     #[error("the models of this ensemble refused their credentials; its operator can mend this")]
     UpstreamAuth,
     /// Too few usable answers.
@@ -82,14 +85,13 @@ impl Cause {
 
 impl From<&RunError> for ApiError {
     fn from(error: &RunError) -> Self {
-        let api = |status: u16, code: &'static str| Self::new(status, error.to_string()).code(code);
+        let api = |status: u16, label: &'static str| Self::new(status, label, error.to_string());
         match error {
+            RunError::Request(e) => Self::from(e),
             RunError::Overloaded => api(503, "overloaded").retry_after(Some(1)),
             RunError::Refused { status, error } => {
-                let mut refused = Self::new(*status, &*error.message).no_retry();
-                refused.param.clone_from(&error.param);
-                refused.code = error.code.clone().map(Into::into);
-                refused
+                let refused = api(*status, "upstream_refused").code(error.code.clone()).no_retry();
+                Self { param: error.param.clone(), ..refused }
             }
             RunError::RateLimited { retry_after } => {
                 api(429, "rate_limit_exceeded").retry_after(seconds(*retry_after))
@@ -114,6 +116,10 @@ fn seconds(after: Option<Duration>) -> Option<u64> {
     Some(after.as_secs() + u64::from(after.subsec_nanos() > 0))
 }
 
+/// How much of a provider's message is passed on, in bytes.
+const MAX_MESSAGE_BYTES: usize = 4096;
+/// How much of its `code` and `param`, in bytes.
+const MAX_WORD_BYTES: usize = 128;
 /// A name of one or two letters tells nothing, and is a word in many a message.
 const TELLING: usize = 3;
 
@@ -137,10 +143,12 @@ pub fn made_safe<'a>(
         .collect();
     // Longer names first, so that none leaves a part of another.
     names.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
-    for text in [Some(&mut safe.message), safe.param.as_mut(), safe.code.as_mut()].into_iter().flatten() {
+    let words = [safe.param.as_mut(), safe.code.as_mut()].into_iter().flatten().map(|w| (w, MAX_WORD_BYTES));
+    for (text, max_bytes) in words.chain([(&mut safe.message, MAX_MESSAGE_BYTES)]) {
         for (name, shown) in &names {
             *text = without(text, name, shown);
         }
+        text.truncate(text.floor_char_boundary(max_bytes));
     }
     safe
 }

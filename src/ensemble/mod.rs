@@ -5,6 +5,8 @@ mod candidate;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod format;
+mod outcome;
 mod panel;
 pub mod prompt;
 mod quorum;
@@ -16,5 +18,6 @@ pub use alias::{
 };
 pub use candidate::Candidate;
 pub use error::RunError;
+pub use outcome::{Failed, Head, Outcome};
 pub use panel::member_body;
-pub use run::{Context, Failed, Head, Outcome, Runner};
+pub use run::{Admitted, Context, Runner};

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::alias::{Member, OnQuorumFailure, Params};
-use super::candidate::{self, Candidate, Format, Unusable};
+use super::candidate::{self, Candidate, Unusable};
 use super::error::{Cause, RunError, made_safe};
 use super::quorum::{Quorum, Verdict};
 use super::run::Run;
@@ -50,7 +50,6 @@ pub(super) struct Heard {
 /// are no longer wanted are cancelled by being dropped.
 pub(super) async fn ask(run: &mut Run) -> Panel {
     let ensemble = Arc::clone(&run.ensemble);
-    let format = Format::of(&run.request);
     let mut running: FuturesUnordered<_> = ensemble
         .panel
         .iter()
@@ -78,10 +77,11 @@ pub(super) async fn ask(run: &mut Run) -> Panel {
         let answered = heard.result.as_ref().ok().map(|c| c.message.get().len());
         let judged = match heard.result {
             Err(failure) => {
-                debug!(member = index, cause = %failure.chain(), "member failed");
+                let model = member.map(|m| &*m.model.name);
+                debug!(request_id = %run.context.request_id, model, cause = %failure.chain(), "member failed");
                 Err(Missed::Failed(failure))
             }
-            Ok(completion) => match candidate::check(&completion, &format) {
+            Ok(completion) => match candidate::check(&completion, &run.format) {
                 Err(why) => Err(Missed::Unusable(why)),
                 Ok(()) => Ok(completion),
             },

@@ -10,7 +10,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use super::candidate::Candidate;
+use super::candidate::{self, Candidate};
 
 /// The placeholder that every judge prompt must contain.
 pub const CANDIDATES: &str = "{{candidates}}";
@@ -120,6 +120,11 @@ pub struct Filling<'a> {
 }
 
 impl Template {
+    /// Whether it shows the caller's last user message.
+    pub fn shows_question(&self) -> bool {
+        self.parts.contains(&Part::Question)
+    }
+
     /// The prompt, filled in one pass.
     pub fn fill(&self, filling: &Filling<'_>) -> String {
         let mut text = String::new();
@@ -158,20 +163,12 @@ impl Filling<'_> {
 /// What a judge is shown of a candidate: its text without reasoning, then its tool calls.
 fn presented(candidate: &Candidate) -> String {
     let completion = &candidate.completion;
-    let mut text = without_reasoning(completion.content.as_deref().unwrap_or_default()).to_owned();
+    let mut text = candidate::without_reasoning(completion.content.as_deref().unwrap_or_default()).to_owned();
     if let Some(calls) = &completion.tool_calls {
         let gap = if text.is_empty() { "" } else { "\n" };
         let _ = write!(text, "{gap}tool calls: {}", calls.get());
     }
     text
-}
-
-/// Models without a field of its own for reasoning put it in front, between these tags.
-fn without_reasoning(text: &str) -> &str {
-    text.trim_start()
-        .strip_prefix("<think>")
-        .and_then(|thought| thought.split_once("</think>"))
-        .map_or(text, |(_, answer)| answer.trim_start())
 }
 
 fn cut(text: &str, max_bytes: usize) -> &str {
@@ -312,7 +309,6 @@ mod tests {
             shown(json!({"content": "<think>hm</think>\n\nParis", "reasoning_content": "hm"})),
             "Paris"
         );
-        assert_eq!(shown(json!({"content": "a <think>x</think>"})), "a <think>x</think>");
         assert_eq!(
             shown(json!({"content": null, "tool_calls": [{"id": "1"}]})),
             r#"tool calls: [{"id":"1"}]"#

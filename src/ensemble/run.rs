@@ -3,22 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
-use futures_util::stream::BoxStream;
 use tokio::time::Instant;
-use tracing::warn;
 
 use super::alias::{Ensemble, OnJudgeFailure, OnQuorumFailure, SingleCandidate, Strategy};
 use super::candidate::Candidate;
 use super::error::{Cause, RunError};
+use super::format::Format;
+use super::outcome::{Failed, Head, Outcome, Source};
 use super::panel;
 use super::quorum::Verdict;
-use super::strategy::judge::{self, Begun};
-use crate::chat::{ApiError, Event, Request, Usage};
+use super::strategy::judge;
+use crate::chat::{ApiError, Request, RequestError};
 use crate::limits::{Admission, Permit};
+use crate::telemetry::Account;
 use crate::telemetry::decision::Outcome as How;
-use crate::telemetry::{Account, Ended};
 use crate::upstream::{Call, Caller, Events, Failure, Passed, bound};
 
 /// Runs ensembles.
@@ -26,6 +25,7 @@ use crate::upstream::{Call, Caller, Events, Failure, Passed, bound};
 pub struct Runner {
     caller: Arc<dyn Caller>,
     admission: Admission,
+    max_answer_bytes: usize,
 }
 
 /// What a run knows of its caller.
@@ -37,121 +37,105 @@ pub struct Context {
     pub passed: Arc<Passed>,
 }
 
-/// An answer that has begun.
-pub struct Outcome {
-    /// What its caller is told about it.
-    pub head: Head,
-    /// Its steps. The last is [`Event::Usage`], the sum over every billed attempt, or an error.
-    /// Dropping them cancels what still runs.
-    pub events: BoxStream<'static, Result<Event, ApiError>>,
-}
-
-/// What a caller is told about an answer, besides the answer.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Head {
-    /// The alias asked.
-    pub alias: Arc<str>,
-    /// How candidates become one answer.
-    pub strategy: &'static str,
-    /// How many members were asked.
-    pub panel: usize,
-    /// How many gave a usable answer.
-    pub responses: usize,
-    /// How the answer came about; none when there is no answer.
-    pub outcome: Option<&'static str>,
-    /// How long the panel took.
-    pub panel_time: Duration,
-    /// How long the judge took to its first words, when one was asked.
-    pub judge_time: Option<Duration>,
-}
-
-/// A run without an answer.
-#[derive(Debug)]
-pub struct Failed {
-    /// What its caller is told about it.
-    pub head: Head,
-    /// The error.
-    pub error: ApiError,
-}
-
 impl Runner {
-    /// Runs ensembles by these calls, within this cap.
-    pub fn new(caller: Arc<dyn Caller>, admission: Admission) -> Self {
-        Self { caller, admission }
+    /// Runs ensembles by these calls, within this cap, to answers of at most so many bytes.
+    pub fn new(caller: Arc<dyn Caller>, admission: Admission, max_answer_bytes: usize) -> Self {
+        Self { caller, admission, max_answer_bytes }
     }
 
-    /// Runs `ensemble` for one request, until its answer begins.
+    /// Gives a run its place; nothing of the request need have been read.
+    ///
+    /// # Errors
+    /// When all places are taken.
+    pub fn admit(&self, ensemble: Arc<Ensemble>, context: Context) -> Result<Admitted, Failed> {
+        let mut account = Account::open(
+            &context.request_id,
+            &ensemble.name,
+            ensemble.strategy.name(),
+            ensemble.quorum.get(),
+            ensemble.panel.iter().map(|m| (&*m.model.name, m.weight)),
+        );
+        let head = Head::of(&ensemble);
+        match self.admission.admit() {
+            Some(permit) => Ok(Admitted {
+                ensemble,
+                context,
+                account,
+                head,
+                caller: Arc::clone(&self.caller),
+                max_answer_bytes: self.max_answer_bytes,
+                permit,
+            }),
+            None => Err(failed(&mut account, &head, &RunError::Overloaded)),
+        }
+    }
+}
+
+/// A run that has its place and its account, and no request yet.
+pub struct Admitted {
+    ensemble: Arc<Ensemble>,
+    context: Context,
+    account: Account,
+    head: Head,
+    caller: Arc<dyn Caller>,
+    max_answer_bytes: usize,
+    permit: Permit,
+}
+
+impl Admitted {
+    /// Ends the run: its request cannot be honoured.
+    pub fn refuse(mut self, error: RequestError) -> Failed {
+        failed(&mut self.account, &self.head, &RunError::Request(error))
+    }
+
+    /// Runs the ensemble until its answer begins, within its own bounds and this one.
     ///
     /// # Errors
     /// What the caller is to be told, when there is no answer.
-    pub async fn run(
-        &self,
-        ensemble: Arc<Ensemble>,
-        request: Request,
-        context: Context,
-    ) -> Result<Outcome, Failed> {
-        let head = Head {
-            alias: Arc::clone(&ensemble.name),
-            strategy: ensemble.strategy.name(),
-            panel: ensemble.panel.len(),
-            ..Head::default()
+    pub async fn run(self, request: Request, limit: Option<Duration>) -> Result<Outcome, Failed> {
+        let deadline = [self.ensemble.deadline, limit].into_iter().flatten().min();
+        let mut run = Run {
+            format: Format::of(&request),
+            ensemble: self.ensemble,
+            request,
+            context: self.context,
+            account: self.account,
+            head: self.head,
+            caller: self.caller,
+            deadline: deadline.map(|deadline| Instant::now() + deadline),
+            max_answer_bytes: self.max_answer_bytes,
+            _permit: self.permit,
         };
-        let Some(permit) = self.admission.admit() else {
-            return Err(Failed { head, error: ApiError::from(&RunError::Overloaded) });
-        };
-        let mut run = Run::begin(Arc::clone(&self.caller), ensemble, request, context, head, permit);
         match run.find_answer().await {
             Ok(begun) => Ok(run.outcome(begun)),
-            Err(error) => {
-                let error = ApiError::from(&error);
-                run.account.failed(error.code.as_deref().unwrap_or("invalid_request"));
-                Err(Failed { head: run.head.clone(), error })
-            }
+            Err(error) => Err(failed(&mut run.account, &run.head, &error)),
         }
     }
+}
+
+/// Closes an account with an error, and says what its caller is told.
+fn failed(account: &mut Account, head: &Head, error: &RunError) -> Failed {
+    let error = Box::new(ApiError::from(error));
+    account.failed(error.label);
+    Failed { head: Head { outcome: None, ..head.clone() }, error }
 }
 
 /// A run in progress. Dropping it cancels its calls, frees its place and closes its account.
 pub(super) struct Run {
     pub(super) ensemble: Arc<Ensemble>,
     pub(super) request: Request,
+    /// What an answer must be to count.
+    pub(super) format: Format,
     pub(super) context: Context,
     pub(super) account: Account,
-    head: Head,
+    pub(super) head: Head,
     caller: Arc<dyn Caller>,
     deadline: Option<Instant>,
+    pub(super) max_answer_bytes: usize,
     _permit: Permit,
 }
 
-/// Where an answer comes from.
-enum Source {
-    /// A call that has begun to answer.
-    Call(Begun),
-    /// A member's own answer.
-    Member(Candidate),
-}
-
 impl Run {
-    fn begin(
-        caller: Arc<dyn Caller>,
-        ensemble: Arc<Ensemble>,
-        request: Request,
-        context: Context,
-        head: Head,
-        permit: Permit,
-    ) -> Self {
-        let account = Account::open(
-            &context.request_id,
-            &ensemble.name,
-            ensemble.strategy.name(),
-            request.stream,
-            ensemble.quorum.get(),
-            ensemble.panel.iter().map(|m| (&*m.model.name, m.weight)),
-        );
-        let deadline = ensemble.deadline.map(|deadline| Instant::now() + deadline);
-        Self { ensemble, request, context, account, head, caller, deadline, _permit: permit }
-    }
-
     /// A call within what is left of the run's time.
     pub(super) fn call(&self, call: Call) -> BoxFuture<'static, Result<Events, Failure>> {
         let timeout = self.ensemble.timeout.map(|timeout| Instant::now() + timeout);
@@ -164,6 +148,7 @@ impl Run {
     }
 
     async fn find_answer(&mut self) -> Result<Source, RunError> {
+        self.account.panel_began(self.request.stream);
         let panel = panel::ask(self).await;
         self.account.panel_ended();
         self.head.panel_time = self.account.panel_time();
@@ -174,13 +159,15 @@ impl Run {
             how = How::Degraded;
             match &self.ensemble.on_quorum_failure {
                 OnQuorumFailure::BestEffort if !panel.candidates.is_empty() => {}
-                OnQuorumFailure::Fallback(model) => {
+                OnQuorumFailure::Fallback(model) if !self.is_out_of_time() => {
                     let model = Arc::clone(model);
-                    let answer = judge::alone(self, &model).await;
+                    let Ok(begun) = judge::alone(self, &model).await else {
+                        return Err(panel.error(self));
+                    };
                     self.settle(how);
-                    return answer.map(Source::Call).map_err(|_| panel.error(self));
+                    return Ok(Source::Call(begun));
                 }
-                OnQuorumFailure::Fail | OnQuorumFailure::BestEffort => return Err(panel.error(self)),
+                _ => return Err(panel.error(self)),
             }
         }
         self.combine(panel.candidates, how).await
@@ -193,9 +180,14 @@ impl Run {
             return self.select(candidates, how);
         }
         let Strategy::Judge(judge) = &ensemble.strategy;
-        let asked = Instant::now();
-        let begun = judge::ask(self, judge, &candidates).await;
-        self.head.judge_time = Some(asked.elapsed());
+        let begun = if self.is_out_of_time() {
+            Err(Cause::Timeout)
+        } else {
+            let asked = Instant::now();
+            let begun = judge::ask(self, judge, &candidates).await;
+            self.head.judge_time = Some(asked.elapsed());
+            begun
+        };
         match begun {
             Ok(begun) => {
                 self.settle(if begun.by_fallback { How::Degraded } else { how });
@@ -220,120 +212,7 @@ impl Run {
     }
 
     fn settle(&mut self, how: How) {
-        self.head.outcome = Some(match how {
-            How::Full => "full",
-            How::Quorum => "quorum",
-            How::Single => "single",
-            _ => "degraded",
-        });
-    }
-
-    /// The run's own stream: it owns the run, so that its end is the run's.
-    fn outcome(self, source: Source) -> Outcome {
-        let head = self.head.clone();
-        let events = match source {
-            Source::Member(candidate) => self.returned(candidate).boxed(),
-            Source::Call(begun) => self.relayed(begun).boxed(),
-        };
-        Outcome { head, events }
-    }
-
-    fn returned(self, candidate: Candidate) -> impl futures_util::Stream<Item = Result<Event, ApiError>> {
-        let mut run = self;
-        async_stream::stream! {
-            let finish = candidate.completion.finish_reason.clone().unwrap_or_else(|| "stop".into());
-            yield Ok(Event::Message(Box::new(candidate.completion)));
-            yield Ok(Event::Finish(finish));
-            run.close();
-            yield Ok(Event::Usage(run.account.usage().clone()));
-        }
-    }
-
-    fn relayed(self, begun: Begun) -> impl futures_util::Stream<Item = Result<Event, ApiError>> {
-        let Begun { first, mut rest, sent, .. } = begun;
-        let mut relay = Relay { run: self, sent, said: 0, usage: None, is_over: false };
-        async_stream::stream! {
-            let mut first = first.into_iter();
-            let mut finished = false;
-            loop {
-                let next = match first.next() {
-                    Some(event) => Some(Ok(event)),
-                    None => rest.next().await,
-                };
-                match next {
-                    None => break,
-                    Some(Ok(event)) => {
-                        relay.count(&event);
-                        finished = finished || matches!(event, Event::Finish(_));
-                        if !matches!(event, Event::Usage(_)) {
-                            yield Ok(event);
-                        }
-                    }
-                    Some(Err(failure)) => {
-                        warn!(cause = %failure.chain(), "judge broke off");
-                        relay.over(failure.label());
-                        let is_late = relay.run.is_out_of_time();
-                        let error = if is_late { RunError::Timeout } else { RunError::BrokenOff(Cause::of(&failure)) };
-                        let error = ApiError::from(&error);
-                        relay.run.account.failed(error.code.as_deref().unwrap_or_default());
-                        yield Err(error);
-                        return;
-                    }
-                }
-            }
-            if !finished {
-                yield Ok(Event::Finish("stop".into()));
-            }
-            relay.over("answered");
-            relay.run.close();
-            yield Ok(Event::Usage(relay.run.account.usage().clone()));
-        }
-    }
-
-    /// The answer is whole.
-    fn close(&mut self) {
-        self.account.settle(match self.head.outcome {
-            Some("full") => How::Full,
-            Some("quorum") => How::Quorum,
-            Some("single") => How::Single,
-            _ => How::Degraded,
-        });
-    }
-}
-
-/// A call whose answer passes by on its way to the caller. However that ends, its cost is counted.
-struct Relay {
-    run: Run,
-    /// The bytes of its request.
-    sent: usize,
-    /// The bytes of its answer so far.
-    said: usize,
-    usage: Option<Usage>,
-    is_over: bool,
-}
-
-impl Relay {
-    fn count(&mut self, event: &Event) {
-        match event {
-            Event::Message(message) => self.said += message.message.get().len(),
-            Event::Delta(delta) => self.said += delta.json.len(),
-            Event::Usage(usage) => self.usage = Some(usage.clone()),
-            Event::Finish(_) => {}
-        }
-    }
-
-    fn over(&mut self, result: &'static str) {
-        self.is_over = true;
-        let estimate = Some(Usage::estimate(self.sent, self.said));
-        self.run.account.judge_ended(&Ended { result, usage: self.usage.take(), estimate });
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        if !self.is_over {
-            self.over("cancelled");
-        }
+        self.head.outcome = Some(how);
     }
 }
 

@@ -2,20 +2,24 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_stream::stream;
 use bytes::{Bytes, BytesMut};
+use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt};
 use tokio::time::{Instant, interval_at};
 
 use super::exchange::Asked;
+use super::note::Note;
 use super::{Settings, pb, reply};
-use crate::chat::{Answer, ApiError, Collected, Request, sse};
+use crate::chat::{Answer, ApiError, Collected, Event, Request, Usage, sse};
 use crate::ensemble::{Context, Failed, Head, Outcome, RunError, Runner};
 
 const JSON: &str = "application/json";
 const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
-const ANSWERED: &str = "consort_answered";
+/// How long before Envoy's own timer a buffered run is ended, so that it is we who tell the caller.
+const MARGIN: Duration = Duration::from_secs(1);
 
 /// Answers `asked`. The replies end with the terminal one; dropping them cancels the run.
 pub(super) fn replies(
@@ -24,39 +28,44 @@ pub(super) fn replies(
     settings: Arc<Settings>,
 ) -> impl Stream<Item = pb::ProcessingResponse> {
     stream! {
-        let request_id = asked.head.request_id();
-        let request = match Request::parse(Bytes::from(asked.body)) {
-            Ok(request) => request,
-            Err(e) => {
-                yield reply::error(&ApiError::from(&e), None, &request_id);
+        let Asked { ensemble, body, head, can_stream } = asked;
+        let request_id = head.request_id();
+        let context = Context { request_id: Arc::clone(&request_id), passed: head.passed };
+        let admitted = match runner.admit(Arc::clone(&ensemble), context) {
+            Ok(admitted) => admitted,
+            Err(failed) => {
+                yield reply::error(&failed.error, Some(&failed.head), &request_id);
                 return;
             }
         };
-        let mut answering = Answering {
-            answer: Answer::new(&asked.ensemble.name, request.include_usage),
-            alone: Head { alias: Arc::clone(&asked.ensemble.name), strategy: asked.ensemble.strategy.name(), panel: asked.ensemble.panel.len(), ..Head::default() },
-            request_id: Arc::clone(&request_id),
-            settings,
+        let request = match Request::parse(Bytes::from(body)) {
+            Ok(request) => request,
+            Err(e) => {
+                let failed = admitted.refuse(e);
+                yield reply::error(&failed.error, Some(&failed.head), &request_id);
+                return;
+            }
         };
+        let answer = Answer::new(&ensemble.name, request.include_usage);
+        let mut answering = Answering { answer, alone: Head::of(&ensemble), request_id, settings };
         let streams = request.stream;
-        let context = Context { request_id, passed: asked.head.passed };
-        let run = async move { runner.run(asked.ensemble, request, context).await };
-        if streams && asked.can_stream {
-            for await reply in answering.streamed(run) {
+        if can_stream && streams {
+            for await reply in answering.streamed(admitted.run(request, None)) {
                 yield reply;
             }
+        } else if can_stream {
+            yield answering.answered(admitted.run(request, None).await, streams).await;
         } else {
-            if !asked.can_stream {
-                yield reply::more_time(answering.settings.buffered_timeout);
-            }
-            yield match run.await {
-                Err(failed) => reply::error(&failed.error, Some(&failed.head), &answering.request_id),
-                Ok(outcome) if streams => answering.streamed_whole(outcome).await,
-                Ok(outcome) => answering.whole(outcome).await,
-            };
+            let longest = ensemble.longest_run().map_or(Duration::MAX, |run| run.saturating_add(MARGIN));
+            let timer = answering.settings.buffered_timeout.min(longest);
+            let limit = timer.saturating_sub(MARGIN).max(timer / 2);
+            yield reply::more_time(timer);
+            yield answering.answered(admitted.run(request, Some(limit)).await, streams).await;
         }
     }
 }
+
+type Events = BoxStream<'static, Result<Event, ApiError>>;
 
 /// What is the same in every reply of one answer.
 struct Answering {
@@ -68,38 +77,45 @@ struct Answering {
 }
 
 impl Answering {
-    /// One JSON object.
-    async fn whole(&self, mut outcome: Outcome) -> pb::ProcessingResponse {
-        let body = async {
-            let mut collected = Collected::default();
-            while let Some(event) = outcome.events.next().await {
-                collected.push(event?).map_err(internal)?;
-            }
-            let (completion, usage) = collected.finish().map_err(internal)?;
-            let body = self.answer.completion(&completion, &usage).map_err(internal)?;
-            self.within_bound(body.len())?;
-            Ok(body)
+    /// The answer in one piece: a JSON object, or the finished text of a stream.
+    async fn answered(&mut self, run: Result<Outcome, Failed>, streams: bool) -> pb::ProcessingResponse {
+        let Outcome { head, events } = match run {
+            Ok(outcome) => outcome,
+            Err(failed) => return reply::error(&failed.error, Some(&failed.head), &self.request_id),
         };
-        match body.await {
-            Ok(body) => self.immediate(JSON, &outcome.head, &body),
-            Err(e) => reply::error(&e, Some(&outcome.head), &self.request_id),
+        let written = if streams { self.stream_text(events).await } else { self.object(events).await };
+        match written {
+            Ok((body, usage)) => {
+                let content_type = if streams { EVENT_STREAM } else { JSON };
+                let fields = reply::fields(content_type, Some(&head), &self.request_id);
+                let note = Note { head: &head, usage: Some(&usage), code: None };
+                reply::immediate(200, fields, &body, "consort_answered".to_owned(), Some(note))
+            }
+            Err(e) => reply::error(&e, Some(&head), &self.request_id),
         }
     }
 
-    /// The finished text of a stream, in one piece.
-    async fn streamed_whole(&mut self, mut outcome: Outcome) -> pb::ProcessingResponse {
-        let mut body = BytesMut::new();
-        let text = async {
-            while let Some(event) = outcome.events.next().await {
-                body.extend_from_slice(&self.answer.event(&event?).map_err(internal)?);
-                self.within_bound(body.len())?;
-            }
-            Ok(())
-        };
-        match text.await {
-            Ok(()) => self.immediate(EVENT_STREAM, &outcome.head, &body.freeze()),
-            Err(e) => reply::error(&e, Some(&outcome.head), &self.request_id),
+    async fn object(&self, mut events: Events) -> Result<(Bytes, Usage), ApiError> {
+        let mut collected = Collected::default();
+        while let Some(event) = events.next().await {
+            collected.push(event?).map_err(internal)?;
         }
+        let (completion, usage) = collected.finish().map_err(internal)?;
+        let body = self.answer.completion(&completion, &usage).map_err(internal)?;
+        Ok((body, usage))
+    }
+
+    async fn stream_text(&mut self, mut events: Events) -> Result<(Bytes, Usage), ApiError> {
+        let mut body = BytesMut::new();
+        let mut usage = Usage::default();
+        while let Some(event) = events.next().await {
+            let event = event?;
+            body.extend_from_slice(&self.answer.event(&event).map_err(internal)?);
+            if let Event::Usage(sum) = event {
+                usage = sum;
+            }
+        }
+        Ok((body.freeze(), usage))
     }
 
     /// A live stream: its status is committed with the first words, or when the caller has waited
@@ -124,12 +140,12 @@ impl Answering {
                     }
                     () = tick(&mut heartbeat), if is_committed => {}
                 }
-                yield reply::stream_piece(&sse::HEARTBEAT, false);
+                yield reply::stream_piece(&sse::HEARTBEAT, None);
             };
             let mut outcome = match outcome {
                 Ok(outcome) => outcome,
                 Err(failed) if is_committed => {
-                    yield reply::stream_piece(&Answer::error(&failed.error), true);
+                    yield broken_off(&failed.error, &failed.head);
                     return;
                 }
                 Err(failed) => {
@@ -140,42 +156,24 @@ impl Answering {
             if !is_committed {
                 yield self.stream_head(&outcome.head);
             }
-            let mut sent = 0;
+            let mut usage = None;
             while let Some(event) = outcome.events.next().await {
-                let piece = event.and_then(|event| {
-                    let piece = self.answer.event(&event).map_err(internal)?;
-                    sent += piece.len();
-                    self.within_bound(sent).map(|()| piece)
-                });
-                match piece {
-                    Ok(piece) => yield reply::stream_piece(&piece, false),
+                match event.and_then(|event| Ok((self.answer.event(&event).map_err(internal)?, event))) {
+                    Ok((piece, event)) => {
+                        if let Event::Usage(sum) = event {
+                            usage = Some(sum);
+                        }
+                        yield reply::stream_piece(&piece, None);
+                    }
                     Err(e) => {
-                        yield reply::stream_piece(&Answer::error(&e), true);
+                        yield broken_off(&e, &outcome.head);
                         return;
                     }
                 }
             }
             // The end has its own piece: whatever came last, Envoy must hear of it.
-            yield reply::stream_piece(&Bytes::new(), true);
+            yield reply::stream_piece(&Bytes::new(), Some(Note { head: &outcome.head, usage: usage.as_ref(), code: None }));
         }
-    }
-
-    fn within_bound(&self, bytes: usize) -> Result<(), ApiError> {
-        let max_bytes = self.settings.max_answer_bytes;
-        if bytes <= max_bytes {
-            return Ok(());
-        }
-        tracing::warn!(request_id = %self.request_id, max_bytes, "answer over limits.max_answer_bytes ended");
-        Err(ApiError::from(&RunError::TooLarge { max_bytes }))
-    }
-
-    fn immediate(&self, content_type: &'static str, head: &Head, body: &Bytes) -> pb::ProcessingResponse {
-        reply::immediate(
-            200,
-            reply::fields(content_type, Some(head), &self.request_id),
-            body,
-            ANSWERED.to_owned(),
-        )
     }
 
     fn stream_head(&self, head: &Head) -> pb::ProcessingResponse {
@@ -183,6 +181,11 @@ impl Answering {
         fields.push(("cache-control", "no-cache".to_owned()));
         reply::stream_head(fields)
     }
+}
+
+/// The last piece of a stream that cannot be finished.
+fn broken_off(error: &ApiError, head: &Head) -> pb::ProcessingResponse {
+    reply::stream_piece(&Answer::error(error), Some(Note { head, usage: None, code: Some(error.label) }))
 }
 
 async fn tick(heartbeat: &mut Option<tokio::time::Interval>) {

@@ -17,8 +17,6 @@ pub(super) struct Exchange {
     phase: Phase,
     head: RequestHead,
     scan: ModelScan,
-    /// The ensemble that the request asks for, once that is known.
-    ensemble: Option<Arc<Ensemble>>,
     held: Held,
     notice: Option<Notice>,
 }
@@ -30,6 +28,8 @@ pub(super) enum Step {
     Send(Vec<pb::ProcessingResponse>),
     /// Send these; nothing more is to be said.
     Finish(Vec<pb::ProcessingResponse>),
+    /// Answer the request with this error; nothing more is to be said.
+    Refuse(Box<ApiError>),
     /// An alias's request is complete: answer it.
     Answer(Box<Asked>),
     /// Envoy said what it may not say here.
@@ -64,18 +64,16 @@ pub(super) enum Violation {
     HeadersTwice,
     #[error("a message without content")]
     Empty,
-    #[error("a buffered body came in pieces")]
-    Pieces,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Phase {
     /// Nothing has come yet.
     Start,
     /// The headers' answer is held back until the body tells where the request goes.
     Hold,
-    /// An alias's body is being collected.
-    Collect,
+    /// This ensemble's body is being collected.
+    Collect(Arc<Ensemble>),
     /// No alias: what comes is handed back.
     Echo,
     /// Envoy keeps the body and shows it whole.
@@ -108,7 +106,6 @@ impl Exchange {
             phase: Phase::Start,
             head: RequestHead::default(),
             scan: ModelScan::default(),
-            ensemble: None,
             held: Held::default(),
             notice: None,
         }
@@ -119,7 +116,7 @@ impl Exchange {
         let Some(request) = message.request else {
             return Step::Break(Violation::Empty);
         };
-        match (self.phase, request) {
+        match (&self.phase, request) {
             (Phase::Over, _) => Step::Send(Vec::new()),
             (Phase::Start, pb::Request::RequestHeaders(headers)) => {
                 let base = message.protocol_config.map(|c| c.request_body_mode());
@@ -134,15 +131,15 @@ impl Exchange {
             ) => self.over(reply::pass_response(&request).into_iter().collect()),
             (Phase::Start, _) => Step::Break(Violation::NoHeaders),
             (_, pb::Request::RequestHeaders(_)) => Step::Break(Violation::HeadersTwice),
-            (phase, pb::Request::RequestBody(piece)) => self.body(phase, piece),
-            (phase, pb::Request::RequestTrailers(_)) => self.trailers(phase),
+            (_, pb::Request::RequestBody(piece)) => self.body(piece),
+            (_, pb::Request::RequestTrailers(_)) => self.trailers(),
         }
     }
 
     /// Whether the body was asked for and nothing has come of it: when the stream ends here, Envoy
     /// has refused the override, or the caller has left before its first byte.
     pub(super) fn awaits_override(&self) -> bool {
-        self.phase == Phase::Override
+        matches!(self.phase, Phase::Override)
     }
 
     /// The id under which the request is logged.
@@ -194,68 +191,75 @@ impl Exchange {
         }
     }
 
-    fn body(&mut self, phase: Phase, piece: pb::HttpBody) -> Step {
+    fn body(&mut self, piece: pb::HttpBody) -> Step {
         let end = piece.end_of_stream;
-        match phase {
+        match &self.phase {
             Phase::Hold | Phase::Override => {
                 self.phase = Phase::Hold;
                 let scan = self.scan.feed(&piece.body);
                 self.held.push(piece.body);
-                self.decide(scan, end)
+                self.decide(&scan, end)
             }
-            Phase::Collect => {
+            Phase::Collect(ensemble) => {
+                let ensemble = Arc::clone(ensemble);
                 self.held.push(piece.body);
-                self.collect(end)
+                self.collect(ensemble, end)
             }
             Phase::Echo => self.send(reply::echo(piece.body, end).collect(), end),
-            Phase::Buffered => match self.scan.feed(&piece.body) {
-                Scan::Model(model) if self.takes(&model) => {
+            // The one message is the body, even where trailers are still to come.
+            Phase::Buffered => match self.scanned(&piece.body) {
+                Some(ensemble) => {
                     self.held.push(piece.body);
-                    if end { self.answer(false) } else { Step::Break(Violation::Pieces) }
+                    self.answer(ensemble, false)
                 }
-                _ => self.send(vec![reply::pass_body()], end),
+                None => self.send(vec![reply::pass_body()], end),
             },
             Phase::Ignore => self.send(vec![reply::pass_body()], end),
             Phase::Start | Phase::Over => Step::Send(Vec::new()),
         }
     }
 
-    fn trailers(&mut self, phase: Phase) -> Step {
-        match phase {
+    fn trailers(&mut self) -> Step {
+        match &self.phase {
             Phase::Hold | Phase::Override => {
                 let mut replies = self.release(false);
                 replies.push(reply::pass_trailers());
                 self.over(replies)
             }
-            Phase::Collect => self.collect(true),
+            Phase::Collect(ensemble) => {
+                let ensemble = Arc::clone(ensemble);
+                self.collect(ensemble, true)
+            }
             Phase::Echo | Phase::Buffered | Phase::Ignore => self.over(vec![reply::pass_trailers()]),
             Phase::Start | Phase::Over => Step::Send(Vec::new()),
         }
     }
 
     /// Where a held request goes, as far as is known.
-    fn decide(&mut self, scan: Scan, end: bool) -> Step {
-        match scan {
-            Scan::Model(model) if self.takes(&model) => {
-                self.phase = Phase::Collect;
-                self.collect(end)
-            }
-            Scan::More if !end => {
-                // Beyond the bound nothing more can be held, and an alias must not slip by unseen.
-                if self.held.len > self.max_request_bytes { self.too_large() } else { Step::Send(Vec::new()) }
-            }
-            Scan::More | Scan::Model(_) | Scan::None => {
-                self.phase = Phase::Echo;
-                let replies = self.release(end);
-                self.send(replies, end)
-            }
+    fn decide(&mut self, scan: &Scan, end: bool) -> Step {
+        if let Some(ensemble) = self.asked(scan) {
+            return self.collect(ensemble, end);
         }
+        if *scan != Scan::More || end {
+            self.phase = Phase::Echo;
+            let replies = self.release(end);
+            return self.send(replies, end);
+        }
+        // Beyond the bound nothing more can be held, and an alias must not slip by unseen.
+        if self.held.len > self.max_request_bytes { self.too_large() } else { Step::Send(Vec::new()) }
     }
 
-    /// Whether the model is an alias of ours, which is then remembered.
-    fn takes(&mut self, model: &str) -> bool {
-        self.ensemble = self.snapshot.ensemble(model).map(Arc::clone);
-        self.ensemble.is_some()
+    fn scanned(&mut self, piece: &[u8]) -> Option<Arc<Ensemble>> {
+        let scan = self.scan.feed(piece);
+        self.asked(&scan)
+    }
+
+    /// The ensemble that the request asks for.
+    fn asked(&self, scan: &Scan) -> Option<Arc<Ensemble>> {
+        match scan {
+            Scan::Model(model) => self.snapshot.ensemble(model).map(Arc::clone),
+            Scan::More | Scan::None => None,
+        }
     }
 
     /// Lets go on what was held.
@@ -267,33 +271,27 @@ impl Exchange {
         std::iter::once(reply::pass_headers()).chain(echoed).collect()
     }
 
-    fn collect(&mut self, end: bool) -> Step {
-        if self.held.len > self.max_request_bytes {
-            self.too_large()
-        } else if end {
-            self.answer(true)
-        } else {
-            Step::Send(Vec::new())
+    fn collect(&mut self, ensemble: Arc<Ensemble>, end: bool) -> Step {
+        if end {
+            return self.answer(ensemble, true);
         }
+        self.phase = Phase::Collect(ensemble);
+        if self.held.len > self.max_request_bytes { self.too_large() } else { Step::Send(Vec::new()) }
     }
 
-    fn answer(&mut self, can_stream: bool) -> Step {
+    fn answer(&mut self, ensemble: Arc<Ensemble>, can_stream: bool) -> Step {
         if self.held.len > self.max_request_bytes {
             return self.too_large();
         }
         self.phase = Phase::Over;
-        let Some(ensemble) = self.ensemble.take() else {
-            return Step::Break(Violation::Empty);
-        };
         let body = std::mem::take(&mut self.held).into_body();
         let head = std::mem::take(&mut self.head);
         Step::Answer(Box::new(Asked { ensemble, body, head, can_stream }))
     }
 
     fn too_large(&mut self) -> Step {
-        let message = format!("the request body is larger than {} bytes", self.max_request_bytes);
-        let error = ApiError::new(413, message).code("request_too_large");
-        self.over(vec![reply::error(&error, None, &self.head.request_id())])
+        self.phase = Phase::Over;
+        Step::Refuse(Box::new(too_large(self.max_request_bytes)))
     }
 
     fn send(&mut self, replies: Vec<pb::ProcessingResponse>, end: bool) -> Step {
@@ -304,6 +302,11 @@ impl Exchange {
         self.phase = Phase::Over;
         Step::Finish(replies)
     }
+}
+
+/// The error for a body over the bound.
+pub(super) fn too_large(max_bytes: usize) -> ApiError {
+    ApiError::new(413, "request_too_large", format!("the request body is larger than {max_bytes} bytes"))
 }
 
 impl Held {

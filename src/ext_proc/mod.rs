@@ -6,6 +6,7 @@
 mod answer;
 mod exchange;
 mod headers;
+mod note;
 mod reply;
 mod service;
 mod settings;
@@ -30,5 +31,5 @@ mod pb {
         processing_response::Response, streamed_immediate_response,
     };
     pub(super) use envoy_types::pb::envoy::r#type::v3::HttpStatus;
-    pub(super) use envoy_types::pb::google::protobuf::Duration;
+    pub(super) use envoy_types::pb::google::protobuf::{Duration, Struct, Value, value::Kind};
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::note::Note;
 use super::pb;
 use super::pb::streamed_immediate_response::Response as Streamed;
 use crate::chat::ApiError;
@@ -95,6 +96,7 @@ pub(super) fn immediate(
     fields: Vec<Field>,
     body: &Bytes,
     details: String,
+    note: Option<Note<'_>>,
 ) -> pb::ProcessingResponse {
     let set_headers = fields
         .into_iter()
@@ -104,26 +106,33 @@ pub(super) fn immediate(
             ..pb::HeaderValueOption::default()
         })
         .collect();
-    response(pb::Response::ImmediateResponse(pb::ImmediateResponse {
+    let answer = response(pb::Response::ImmediateResponse(pb::ImmediateResponse {
         status: Some(pb::HttpStatus { code: status.into() }),
         headers: Some(pb::HeaderMutation { set_headers, ..pb::HeaderMutation::default() }),
         body: body.to_vec(),
         details,
         ..pb::ImmediateResponse::default()
-    }))
+    }));
+    noted(answer, note)
+}
+
+fn noted(mut reply: pb::ProcessingResponse, note: Option<Note<'_>>) -> pb::ProcessingResponse {
+    reply.dynamic_metadata = note.map(Note::into_metadata);
+    reply
 }
 
 /// An error, with what is known of its run.
 pub(super) fn error(error: &ApiError, head: Option<&Head>, request_id: &str) -> pb::ProcessingResponse {
-    let mut fields = fields("application/json", head, request_id);
+    let head = head.map(|head| Head { outcome: None, ..head.clone() });
+    let mut fields = fields("application/json", head.as_ref(), request_id);
     if let Some(seconds) = error.retry_after {
         fields.push(("retry-after", seconds.to_string()));
     }
     if let Some(should) = error.should_retry {
         fields.push(("x-should-retry", should.to_string()));
     }
-    let code = error.code.as_deref().unwrap_or(error.kind);
-    immediate(error.status, fields, &error.to_json(), format!("consort_{code}"))
+    let note = head.as_ref().map(|head| Note { head, usage: None, code: Some(error.label) });
+    immediate(error.status, fields, &error.to_json(), format!("consort_{}", error.label), note)
 }
 
 /// The beginning of a streamed answer.
@@ -136,13 +145,14 @@ pub(super) fn stream_head(fields: Vec<Field>) -> pb::ProcessingResponse {
     }))
 }
 
-/// A piece of a streamed answer.
-pub(super) fn stream_piece(body: &Bytes, end_of_stream: bool) -> pb::ProcessingResponse {
-    streamed(Streamed::BodyResponse(pb::StreamedBodyResponse {
+/// A piece of a streamed answer; the last one brings a note.
+pub(super) fn stream_piece(body: &Bytes, last: Option<Note<'_>>) -> pb::ProcessingResponse {
+    let piece = streamed(Streamed::BodyResponse(pb::StreamedBodyResponse {
         body: body.to_vec(),
-        end_of_stream,
+        end_of_stream: last.is_some(),
         ..pb::StreamedBodyResponse::default()
-    }))
+    }));
+    noted(piece, last)
 }
 
 fn streamed(part: Streamed) -> pb::ProcessingResponse {
@@ -164,7 +174,7 @@ pub(super) fn fields(content_type: &'static str, head: Option<&Head>, request_id
     fields.push(("x-ensemble-panel", head.panel.to_string()));
     if let Some(outcome) = head.outcome {
         fields.push(("x-ensemble-responses", head.responses.to_string()));
-        fields.push(("x-ensemble-outcome", outcome.to_owned()));
+        fields.push(("x-ensemble-outcome", outcome.label().to_owned()));
         let ms = |time: Duration| time.as_secs_f64() * 1000.0;
         let judge = head.judge_time.map(|time| format!(", judge;dur={:.1}", ms(time))).unwrap_or_default();
         fields.push(("server-timing", format!("panel;dur={:.1}{judge}", ms(head.panel_time))));

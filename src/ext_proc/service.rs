@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use async_stream::stream;
 use futures_util::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
-use super::exchange::{Asked, Exchange, Notice, Step};
+use super::exchange::{Asked, Exchange, Notice, Step, too_large};
 use super::{Settings, answer, pb, reply};
 use crate::chat::ApiError;
 use crate::ensemble::{Runner, Snapshot};
@@ -55,11 +55,13 @@ impl Service {
             let asked = loop {
                 let message = match inbound.message().await {
                     Ok(Some(message)) => message,
-                    Ok(None) => return,
+                    // Ending in good order would tell Envoy that the request has no body and may go on.
+                    Ok(None) => {
+                        yield Err(Status::cancelled("ended before its request"));
+                        return;
+                    }
                     Err(status) => {
-                        if let Some(reply) = self.broken(exchange, &status) {
-                            yield Ok(reply);
-                        }
+                        yield self.broken(exchange, status);
                         return;
                     }
                 };
@@ -79,6 +81,10 @@ impl Service {
                         }
                         return;
                     }
+                    Step::Refuse(error) => {
+                        yield Ok(refuse(&error, exchange));
+                        return;
+                    }
                     Step::Answer(asked) => break asked,
                     Step::Break(violation) => {
                         warn!(%violation, "protocol violation by Envoy");
@@ -91,7 +97,10 @@ impl Service {
             loop {
                 tokio::select! {
                     biased;
-                    () = gone(&mut inbound) => return,
+                    why = gone(&mut inbound) => {
+                        yield Err(why);
+                        return;
+                    }
                     reply = replies.next() => match reply {
                         Some(reply) => yield Ok(reply),
                         None => return,
@@ -112,15 +121,13 @@ impl Service {
     }
 
     /// The stream has ended with an error; what Envoy can still be told.
-    fn broken(&self, exchange: &Exchange, status: &Status) -> Option<pb::ProcessingResponse> {
+    fn broken(&self, exchange: &Exchange, status: Status) -> Result<pb::ProcessingResponse, Status> {
         if status.code() != Code::OutOfRange {
-            return None;
+            return Err(status);
         }
         // More than tonic decodes. Ending here would let a fail-open filter pass it on unseen.
         warn!(%status, "message from Envoy over the limit");
-        let message = format!("the request body is larger than {} bytes", self.settings.max_request_bytes);
-        let error = ApiError::new(413, message).code("request_too_large");
-        Some(reply::error(&error, None, &exchange.request_id()))
+        Ok(refuse(&too_large(self.settings.max_request_bytes), exchange))
     }
 }
 
@@ -146,12 +153,12 @@ impl Told {
                 &self.no_body,
                 "Envoy shows no request bodies, so no alias can be recognised",
                 "set ext_proc.mode_override to standalone (Envoy 1.40 or newer), or the filter's request_body_mode \
-                 to BUFFERED",
+                 to BUFFERED or FULL_DUPLEX_STREAMED",
             ),
             Notice::UnsupportedMode => (
                 &self.unsupported_mode,
                 "Envoy's request_body_mode is none that Consort can answer from; aliases pass through",
-                "set the filter's request_body_mode to NONE, STREAMED, BUFFERED or FULL_DUPLEX_STREAMED",
+                "set the filter's request_body_mode to NONE, BUFFERED or FULL_DUPLEX_STREAMED",
             ),
         };
         if !told.swap(true, Ordering::Relaxed) {
@@ -179,10 +186,23 @@ impl Told {
     }
 }
 
+/// Answers a request that never became a run.
+fn refuse(error: &ApiError, exchange: &Exchange) -> pb::ProcessingResponse {
+    let request_id = exchange.request_id();
+    info!(%request_id, code = error.label, "request refused");
+    reply::error(error, None, &request_id)
+}
+
 /// The caller has left, or Envoy has. What else Envoy says while a request is being answered is of
 /// no consequence.
-async fn gone(inbound: &mut Streaming<pb::ProcessingRequest>) {
-    while let Ok(Some(_)) = inbound.message().await {}
+async fn gone(inbound: &mut Streaming<pb::ProcessingRequest>) -> Status {
+    loop {
+        match inbound.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => return Status::cancelled("ended before its answer"),
+            Err(status) => return status,
+        }
+    }
 }
 
 #[tonic::async_trait]

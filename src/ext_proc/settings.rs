@@ -9,14 +9,12 @@ pub struct Settings {
     pub mode_override: ModeOverride,
     /// Larger bodies of an alias are refused with a 413.
     pub max_request_bytes: usize,
-    /// Larger answers are ended with an error: Envoy holds what a slow caller does not take.
-    pub max_answer_bytes: usize,
     /// When a streaming run has said nothing for this long, its status is committed.
     pub commit_after: Duration,
     /// The rhythm of SSE comments that hold off idle timers once the status is committed.
     pub heartbeat: Option<Duration>,
-    /// What a buffered attachment's message timer is extended to, once, when a run begins. Envoy
-    /// caps it at its own `max_message_timeout`.
+    /// What a buffered attachment's message timer is extended to at most, once, when a run begins. It must
+    /// not exceed the filter's `max_message_timeout`: Envoy ignores a larger one.
     pub buffered_timeout: Duration,
 }
 

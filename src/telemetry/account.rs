@@ -9,6 +9,9 @@ use tracing::{info, warn};
 use super::decision::{Call, Decision, Outcome, Usage as UsageRecord};
 use crate::chat::Usage;
 
+const NOT_ASKED: &str = "not_asked";
+const CANCELLED: &str = "cancelled";
+
 /// The account of one run. Dropping it closes it: on success, failure, cancellation and panic
 /// alike, the decision is emitted once.
 #[derive(Debug)]
@@ -30,19 +33,18 @@ pub struct Ended {
 }
 
 impl Account {
-    /// Opens the account of a run; every member counts as cancelled until its end is known.
+    /// Opens the account of a run that has asked nobody yet.
     pub fn open<'a>(
         request_id: &str,
         alias: &str,
         strategy: &str,
-        stream: bool,
         quorum: usize,
         panel: impl Iterator<Item = (&'a str, f64)>,
     ) -> Self {
         let members = panel
             .map(|(model, weight)| Call {
                 model: model.to_owned(),
-                result: "cancelled".to_owned(),
+                result: NOT_ASKED.to_owned(),
                 weight,
                 ..Call::default()
             })
@@ -53,7 +55,6 @@ impl Account {
             strategy: strategy.to_owned(),
             outcome: Outcome::Cancelled.into(),
             quorum_needed: u32::try_from(quorum).unwrap_or(u32::MAX),
-            stream,
             members,
             usage: Some(UsageRecord::default()),
             ..Decision::default()
@@ -61,16 +62,26 @@ impl Account {
         Self { decision, usage: Usage::default(), began: Instant::now() }
     }
 
+    /// All members are asked at once; each counts as cancelled until its end is known.
+    pub fn panel_began(&mut self, stream: bool) {
+        let started_ms = self.elapsed_ms();
+        self.decision.stream = stream;
+        for call in &mut self.decision.members {
+            CANCELLED.clone_into(&mut call.result);
+            call.started_ms = started_ms;
+        }
+    }
+
     /// The end of a member's call.
     pub fn member_ended(&mut self, index: usize, ended: &Ended) {
         let usage = self.bill(ended);
-        let elapsed_ms = self.elapsed_ms();
+        let now = self.elapsed_ms();
         if ended.result == "usable" {
             self.decision.quorum_got += 1;
         }
         if let Some(call) = self.decision.members.get_mut(index) {
             ended.result.clone_into(&mut call.result);
-            call.elapsed_ms = elapsed_ms;
+            call.elapsed_ms = now - call.started_ms;
             call.usage = usage;
         }
     }
@@ -78,6 +89,7 @@ impl Account {
     /// The panel is done: everybody has answered, or nobody is waited for any more.
     pub fn panel_ended(&mut self) {
         self.decision.panel_ms = self.elapsed_ms();
+        end_cancelled(&mut self.decision.members, self.decision.panel_ms);
     }
 
     /// The answer is this member's own.
@@ -92,7 +104,7 @@ impl Account {
         let started_ms = self.elapsed_ms();
         self.decision.judges.push(Call {
             model: model.to_owned(),
-            result: "cancelled".to_owned(),
+            result: CANCELLED.to_owned(),
             started_ms,
             ..Call::default()
         });
@@ -115,10 +127,10 @@ impl Account {
         self.decision.outcome = outcome.into();
     }
 
-    /// The caller gets this error.
-    pub fn failed(&mut self, code: &str) {
+    /// The caller gets an error with this label.
+    pub fn failed(&mut self, label: &str) {
         self.decision.outcome = Outcome::Failed.into();
-        code.clone_into(&mut self.decision.error_code);
+        label.clone_into(&mut self.decision.error_code);
     }
 
     /// What all calls so far cost.
@@ -148,6 +160,8 @@ impl Account {
 impl Drop for Account {
     fn drop(&mut self) {
         self.decision.total_ms = self.elapsed_ms();
+        end_cancelled(&mut self.decision.members, self.decision.total_ms);
+        end_cancelled(&mut self.decision.judges, self.decision.total_ms);
         if std::thread::panicking() {
             self.failed("internal_error");
         }
@@ -155,19 +169,26 @@ impl Drop for Account {
     }
 }
 
+impl Outcome {
+    /// The word for it in headers, logs and metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Unspecified => "unspecified",
+            Self::Full => "full",
+            Self::Quorum => "quorum",
+            Self::Degraded => "degraded",
+            Self::Single => "single",
+            Self::Cascade => "cascade",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
 fn emit(d: &Decision) {
     let usage = d.usage.unwrap_or_default();
     let (members, judges) = (calls(&d.members), calls(&d.judges));
-    let outcome = match d.outcome() {
-        Outcome::Unspecified => "unspecified",
-        Outcome::Full => "full",
-        Outcome::Quorum => "quorum",
-        Outcome::Degraded => "degraded",
-        Outcome::Single => "single",
-        Outcome::Cascade => "cascade",
-        Outcome::Failed => "failed",
-        Outcome::Cancelled => "cancelled",
-    };
+    let outcome = d.outcome().label();
     macro_rules! line {
         ($level:ident, $message:literal) => {
             $level!(
@@ -180,10 +201,19 @@ fn emit(d: &Decision) {
             )
         };
     }
+    let is_asked = d.members.iter().any(|call| call.result != NOT_ASKED);
     match d.outcome() {
+        Outcome::Failed if !is_asked => line!(info, "ensemble refused"),
         Outcome::Failed => line!(warn, "ensemble failed"),
         Outcome::Cancelled => line!(info, "ensemble cancelled"),
         _ => line!(info, "ensemble answered"),
+    }
+}
+
+/// Gives an end to the calls that never had one.
+fn end_cancelled(calls: &mut [Call], now_ms: f64) {
+    for call in calls.iter_mut().filter(|call| call.result == CANCELLED && call.elapsed_ms == 0.0) {
+        call.elapsed_ms = now_ms - call.started_ms;
     }
 }
 

@@ -90,7 +90,10 @@ async fn consort_killed_while_a_buffered_panel_runs_lets_the_alias_pass() {
 async fn consort_killed_in_mid_stream_breaks_the_stream_at_once() {
     for h2c in [false, true] {
         let stack = Stack::start().await;
-        stack.provider.model("model-judge").reply(Reply::stream(&["It", " is", " so"], ms(10)).stall_after(2));
+        stack
+            .provider
+            .model("model-judge")
+            .reply(Reply::stream(&["It", " is", " so"], ms(10)).stall_after(2));
         let call = stack.ask_stream();
         let mut live = if h2c { call.h2c() } else { call }.open().await;
         for _ in 0..3 {

@@ -3,10 +3,11 @@
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::chat::Collected;
+use crate::chat::{ApiError, Collected, Event, Usage};
 use crate::ensemble::fixture::{self, Scripted, fails, says, status, streams};
 use crate::ensemble::{Judge, Member};
 
@@ -32,7 +33,8 @@ fn context() -> Context {
 }
 
 async fn run(caller: Arc<Scripted>, ensemble: Ensemble, body: Value) -> Result<Outcome, Failed> {
-    Runner::new(caller, Admission::new(8)).run(Arc::new(ensemble), request(&body), context()).await
+    let runner = Runner::new(caller, Admission::new(8), 1 << 20);
+    runner.admit(Arc::new(ensemble), context())?.run(request(&body), None).await
 }
 
 /// The answer's text, its outcome, its usage's sum and how long it took.
@@ -41,7 +43,7 @@ async fn answer(caller: &Arc<Scripted>, ensemble: Ensemble) -> (String, &'static
     let outcome = run(Arc::clone(caller), ensemble, json!({})).await.expect("an answer");
     let head = outcome.head.clone();
     let (text, usage) = collect(outcome).await;
-    (text, head.outcome.unwrap(), usage.count("total_tokens"), began.elapsed().as_millis())
+    (text, head.outcome.unwrap().label(), usage.count("total_tokens"), began.elapsed().as_millis())
 }
 
 async fn collect(outcome: Outcome) -> (String, Usage) {
@@ -57,7 +59,7 @@ async fn collect(outcome: Outcome) -> (String, Usage) {
 async fn error(caller: Scripted, ensemble: Ensemble) -> (u16, String, ApiError) {
     let failed = run(Arc::new(caller), ensemble, json!({})).await.err().expect("an error");
     let code = failed.error.code.clone().unwrap_or_default().into_owned();
-    (failed.error.status, code, failed.error)
+    (failed.error.status, code, *failed.error)
 }
 
 fn with(change: impl FnOnce(&mut Ensemble)) -> Ensemble {
@@ -155,19 +157,29 @@ async fn every_line_of_the_error_table() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_past_the_cap_is_refused_before_anyone_is_asked() {
+async fn a_run_past_the_cap_is_refused_before_its_request_is_read() {
     let caller = Arc::new(panel());
-    let runner = Runner::new(Arc::clone(&caller) as Arc<dyn Caller>, Admission::new(1));
+    let runner = Runner::new(Arc::clone(&caller) as Arc<dyn Caller>, Admission::new(1), 1 << 20);
     let ensemble = Arc::new(fixture::ensemble("team"));
-    let first = runner.run(Arc::clone(&ensemble), request(&json!({})), context()).await.ok().unwrap();
-    let refused = runner.run(Arc::clone(&ensemble), request(&json!({})), context()).await.err().unwrap();
-    assert_eq!(
-        (refused.error.status, refused.error.retry_after, refused.error.should_retry),
-        (503, Some(1), None)
-    );
-    assert_eq!(caller.calls.lock().unwrap().len(), 4);
-    drop(first);
-    assert!(runner.run(ensemble, request(&json!({})), context()).await.is_ok());
+    let first = runner.admit(Arc::clone(&ensemble), context()).ok().unwrap();
+    let refused = runner.admit(Arc::clone(&ensemble), context()).err().unwrap().error;
+    assert_eq!((refused.status, refused.retry_after, refused.should_retry), (503, Some(1), None));
+    let outcome = first.run(request(&json!({})), None).await.ok().unwrap();
+    assert!(runner.admit(Arc::clone(&ensemble), context()).is_err(), "the answer is still on its way");
+    drop(outcome);
+    assert!(runner.admit(ensemble, context()).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_within_the_bound_passes_and_one_past_it_does_not() {
+    for (max_answer_bytes, passes) in [(1000, true), (50, false)] {
+        let runner = Runner::new(Arc::new(panel()), Admission::new(8), max_answer_bytes);
+        let admitted = runner.admit(Arc::new(fixture::ensemble("team")), context()).ok().unwrap();
+        let outcome = admitted.run(request(&json!({})), None).await.ok().unwrap();
+        let events: Vec<_> = outcome.events.collect().await;
+        let error = events.last().unwrap().as_ref().err().map(|e| (e.status, e.label));
+        assert_eq!(error, (!passes).then_some((502, "answer_too_large")));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -263,7 +275,7 @@ async fn a_streaming_judge_is_passed_on_as_it_speaks() {
     let caller = Arc::new(panel().model("judge", streams(100, &["a", "b", "c"])));
     let began = Instant::now();
     let mut outcome = run(caller, fixture::ensemble("team"), json!({"stream": true})).await.ok().unwrap();
-    assert_eq!((began.elapsed().as_millis(), outcome.head.outcome), (130, Some("full")));
+    assert_eq!((began.elapsed().as_millis(), outcome.head.outcome), (130, Some(How::Full)));
     let mut seen = Vec::new();
     while let Some(event) = outcome.events.next().await {
         let what = match event.unwrap() {
@@ -308,7 +320,7 @@ async fn a_stalled_streaming_judge_ends_at_its_bound_with_an_error() {
     let outcome = run(silent, bound, json!({"stream": true})).await.ok().unwrap();
     assert_eq!(
         outcome.head.outcome,
-        Some("degraded"),
+        Some(How::Degraded),
         "nothing was said yet, so the best candidate stands in"
     );
 }

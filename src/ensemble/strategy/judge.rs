@@ -7,8 +7,9 @@ use futures_util::StreamExt;
 use tracing::warn;
 
 use super::super::alias::{Judge, Params};
-use super::super::candidate::{self, Candidate, Format, Unusable};
+use super::super::candidate::{self, Candidate, Unusable};
 use super::super::error::Cause;
+use super::super::format::Format;
 use super::super::panel::{addressed, forced, plain};
 use super::super::prompt::Filling;
 use super::super::run::Run;
@@ -36,7 +37,7 @@ pub(in super::super) async fn ask(
 ) -> Result<Begun, Cause> {
     let prompt = judge.prompt.fill(&Filling {
         candidates,
-        question: &run.request.last_user_text(),
+        question: &if judge.prompt.shows_question() { run.request.last_user_text() } else { String::new() },
         seed: &run.context.request_id,
         nonce: rand::random(),
         max_candidate_bytes: judge.max_candidate_bytes,
@@ -89,9 +90,9 @@ async fn answer(run: &mut Run, model: &Arc<DirectModel>, body: Body) -> Result<B
         stream: run.request.stream,
         passed: Arc::clone(&run.context.passed),
     });
-    let format = Format::of(&run.request);
     let mut first = Vec::new();
     let mut usage = None;
+    let mut said = 0;
     let failed = async {
         let mut events = call.await.map_err(Failed::Call)?;
         while let Some(event) = events.next().await {
@@ -104,11 +105,13 @@ async fn answer(run: &mut Run, model: &Arc<DirectModel>, body: Body) -> Result<B
                         whole.push(event.map_err(Failed::Call)?);
                     }
                     usage = whole.iter().find_map(reported);
-                    check(message, &format)?;
+                    said = message.message.get().len();
+                    check(message, &run.format)?;
                     first.append(&mut whole);
                     return Ok(events);
                 }
                 Event::Delta(delta) => {
+                    said += delta.json.len();
                     let speaks = delta.speaks;
                     if speaks && delta.refuses() {
                         return Err(Failed::Unusable(Unusable::Refusal.label()));
@@ -138,9 +141,10 @@ async fn answer(run: &mut Run, model: &Arc<DirectModel>, body: Body) -> Result<B
                 Failed::Call(failure) => failure.chain(),
                 Failed::Unusable(label) => (*label).to_owned(),
             };
-            warn!(model = %model.name, cause = %why, "judge failed");
+            let request_id = &*run.context.request_id;
+            warn!(request_id, alias = %run.ensemble.name, model = %model.name, cause = %why, "judge failed");
             let answered = matches!(failed, Failed::Unusable(_));
-            let estimate = answered.then(|| Usage::estimate(sent, 0));
+            let estimate = answered.then(|| Usage::estimate(sent, said));
             run.account.judge_ended(&Ended { result: label, usage, estimate });
             Err(cause)
         }

@@ -76,6 +76,7 @@ fn told(step: &Step) -> String {
                 String::from_utf8_lossy(&asked.body)
             );
         }
+        Step::Refuse(error) => return format!("refuse {}", error.status),
         Step::Break(violation) => return format!("break: {violation}"),
     };
     for reply in replies {
@@ -225,6 +226,10 @@ fn a_body_that_names_no_model_is_let_through() {
 
 #[test]
 fn trailers_end_a_request_like_its_end_of_stream() {
+    let buffered = play(&mut exchange(), [chat(BodySendMode::Buffered), body(ALIAS, false)]);
+    assert_eq!(buffered[1], format!("answer team whole {ALIAS}"), "trailers are still to come");
+    let buffered = play(&mut exchange(), [chat(BodySendMode::Buffered), body(PLAIN, false), trailers()]);
+    assert_eq!(buffered[1..], ["send body", "finish trailers"]);
     let alias = play(&mut exchange(), [chat(BodySendMode::None), body(ALIAS, false), trailers()]);
     assert_eq!(alias[2], format!("answer team stream {ALIAS}"));
     let plain = play(&mut exchange(), [chat(BodySendMode::None), body(PLAIN, false), trailers()]);
@@ -241,24 +246,23 @@ fn a_body_of_the_bound_is_taken_and_one_past_it_is_refused() {
         let exact = play(&mut bounded(ALIAS.len()), [chat(base), body(ALIAS, true)]);
         assert!(exact[1].starts_with("answer"), "{exact:?}");
         let past = play(&mut bounded(ALIAS.len() - 1), [chat(base), body(ALIAS, true)]);
-        assert_eq!(past[1], "finish 413", "{base:?}");
+        assert_eq!(past[1], "refuse 413", "{base:?}");
     }
     let unread = play(&mut bounded(4), [chat(BodySendMode::None), body(r#"{"x":"#, false)]);
-    assert_eq!(unread[1], "finish 413", "an alias must not slip by behind a large value");
+    assert_eq!(unread[1], "refuse 413", "an alias must not slip by behind a large value");
     let plain = play(&mut bounded(4), [chat(BodySendMode::None), body(PLAIN, true)]);
     assert_eq!(plain[1], format!("finish headers echo({PLAIN}!)"), "no bound for what is no alias");
 }
 
 #[test]
 fn messages_out_of_turn_are_named() {
-    use BodySendMode::{Buffered, None};
+    use BodySendMode::None;
     for (messages, violation) in [
         (vec![body(ALIAS, true)], Violation::NoHeaders),
         (vec![trailers()], Violation::NoHeaders),
         (vec![chat(None), chat(None)], Violation::HeadersTwice),
         (vec![pb::ProcessingRequest::default()], Violation::Empty),
         (vec![chat(None), pb::ProcessingRequest::default()], Violation::Empty),
-        (vec![chat(Buffered), body(ALIAS, false)], Violation::Pieces),
     ] {
         let steps = play(&mut exchange(), messages);
         assert_eq!(steps.last().unwrap(), &format!("break: {violation}"));
@@ -307,7 +311,7 @@ fn short_sequences_never_speak_out_of_turn() {
                 Step::Send(replies) => {
                     assert!(!over || replies.is_empty(), "{sequence}: spoke after the end")
                 }
-                Step::Finish(_) | Step::Answer(_) => {
+                Step::Finish(_) | Step::Answer(_) | Step::Refuse(_) => {
                     assert!(!over, "{sequence}: a second terminal step {}", told(&step));
                     over = true;
                 }

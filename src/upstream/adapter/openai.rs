@@ -20,6 +20,8 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// OpenAI's finer `retry-after`.
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+/// How long the usage of a message that has ended is waited for.
+const AFTER_FINISH: Duration = Duration::from_secs(2);
 /// An error's text is read up to here; what is longer tells a caller nothing more.
 const MAX_ERROR_BYTES: usize = 64 << 10;
 
@@ -68,13 +70,8 @@ fn request(call: Call, provider: &Provider) -> Result<Request<Body>, Failure> {
 }
 
 fn endpoint(base: &Uri) -> Result<Uri, http::Error> {
-    let prefix = base.path().trim_end_matches('/');
-    let path = match base.query() {
-        Some(query) => format!("{prefix}/chat/completions?{query}"),
-        None => format!("{prefix}/chat/completions"),
-    };
     let mut parts = base.clone().into_parts();
-    parts.path_and_query = Some(path.parse()?);
+    parts.path_and_query = Some(format!("{}/chat/completions", base.path().trim_end_matches('/')).parse()?);
     Ok(Uri::from_parts(parts)?)
 }
 
@@ -99,7 +96,7 @@ fn streamed(mut reader: Reader, max_event_bytes: usize) -> Events {
         let mut decoder = sse::Decoder::new(max_event_bytes);
         let mut finished = false;
         let mut done = false;
-        while let Some(piece) = reader.next().await? {
+        while let Some(piece) = next(&mut reader, finished).await? {
             decoder.feed(&piece).map_err(|e| Failure::Unreadable(e.into()))?;
             while let Some(data) = decoder.next_event() {
                 done = done || &*data == sse::DONE;
@@ -133,6 +130,16 @@ fn streamed(mut reader: Reader, max_event_bytes: usize) -> Events {
         }
     };
     events.boxed()
+}
+
+/// The next piece of a stream. Once its message has ended only its usage may still come: it is waited
+/// for a little, and what breaks then breaks nothing.
+async fn next(reader: &mut Reader, finished: bool) -> Result<Option<Bytes>, Failure> {
+    if finished {
+        Ok(tokio::time::timeout(AFTER_FINISH, reader.next()).await.ok().and_then(Result::ok).flatten())
+    } else {
+        reader.next().await
+    }
 }
 
 /// What one event of a stream says.
@@ -182,7 +189,6 @@ mod tests {
             ("https://api.openai.com/v1", "https://api.openai.com/v1/chat/completions"),
             ("http://127.0.0.1:8000/v1/", "http://127.0.0.1:8000/v1/chat/completions"),
             ("http://h", "http://h/chat/completions"),
-            ("https://h/x?api-version=1", "https://h/x/chat/completions?api-version=1"),
         ] {
             assert_eq!(endpoint(&base.parse().unwrap()).unwrap(), expected);
         }
