@@ -182,3 +182,24 @@ async fn accept(router: Router, listener: Listener, stop: impl Future<Output = (
 fn longest_run(snapshot: &Snapshot) -> Duration {
     snapshot.ensembles().map(|e| e.longest_run().unwrap_or(DRAIN)).max().unwrap_or(DRAIN)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn only_a_socket_that_nobody_listens_on_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, live, stale) =
+            (dir.path().join("file"), dir.path().join("live"), dir.path().join("stale"));
+        fs::write(&file, "precious").unwrap();
+        let _listening = UnixListener::bind(&live).unwrap();
+        drop(UnixListener::bind(&stale).unwrap());
+        for path in [&file, &live, &stale, &dir.path().join("none")] {
+            remove_stale(path).unwrap();
+        }
+        assert_eq!((file.exists(), live.exists(), stale.exists()), (true, true, false));
+    }
+}

@@ -7,29 +7,31 @@ use consort_testkit::service::Service;
 use consort_testkit::upstream::hash;
 use serde_json::json;
 
-use crate::stack::{self, CHAT, Options, Stack, ms, question};
+use crate::stack::{self, ALIAS, CHAT, Options, Stack, ms, question};
 
 #[tokio::test]
-async fn a_request_with_trailers_is_answered_or_passed_with_them() {
-    let stack = Stack::start().await;
-    for h2c in [false, true] {
-        let call = || {
-            let call = http::post(stack.envoy.addr(), CHAT).header("content-type", "application/json");
-            if h2c { call.h2c() } else { call }
-        };
-        let mut upload = call().upload(&["x-check"]).await;
-        upload.piece(question(json!({})).to_string()).await;
-        let answer = upload.finish_with(&[("x-check", "1")]).await.rest().await;
-        assert_eq!(answer.header("x-ensemble-outcome"), "full", "h2c: {h2c} {}", answer.text());
+async fn a_request_with_trailers_is_answered_or_passed_like_any_other() {
+    for options in [Options::new(), Options::buffered()] {
+        let stack = options.start().await;
+        for h2c in [false, true] {
+            let call = || {
+                let call = http::post(stack.envoy.addr(), CHAT).header("content-type", "application/json");
+                if h2c { call.h2c() } else { call }
+            };
+            let mut upload = call().upload(&["x-check"]).await;
+            upload.piece(question(json!({})).to_string()).await;
+            let answer = upload.finish_with(&[("x-check", "1")]).await.rest().await;
+            assert_eq!(answer.header("x-ensemble-outcome"), "full", "h2c: {h2c} {}", answer.text());
 
-        let before = stack.upstream.requests().len();
-        let body = r#"{"model":"gpt-4o","messages":[]}"#;
-        let mut upload = call().upload(&["x-check"]).await;
-        upload.piece(body).await;
-        let answer = upload.finish_with(&[("x-check", "1")]).await.rest().await;
-        assert_eq!(answer.header("x-upstream"), "echo");
-        let arrived = stack.upstream.requests().split_off(before).remove(0);
-        assert_eq!((arrived.hash, arrived.complete), (hash(body.as_bytes()), true));
+            let before = stack.upstream.requests().len();
+            let body = r#"{"model":"gpt-4o","messages":[]}"#;
+            let mut upload = call().upload(&["x-check"]).await;
+            upload.piece(body).await;
+            let answer = upload.finish_with(&[("x-check", "1")]).await.rest().await;
+            assert_eq!(answer.header("x-upstream"), "echo");
+            let arrived = stack.upstream.requests().split_off(before).remove(0);
+            assert_eq!((arrived.hash, arrived.complete), (hash(body.as_bytes()), true));
+        }
     }
 }
 
@@ -105,19 +107,68 @@ async fn a_local_reply_format_rewrites_plain_answers_and_leaves_streams() {
 }
 
 #[tokio::test]
-async fn the_access_log_tells_who_answered() {
-    let stack = Stack::start().await;
+async fn the_access_log_tells_who_answered_and_what_it_cost() {
+    for options in [Options::new(), Options::buffered()] {
+        let stack = options.start().await;
+        let billed = stack.ask(json!({})).send().await.json()["usage"]["total_tokens"].as_f64();
+        stack.ask(json!({"n": 2})).send().await;
+        stack.provider.model("model-judge").reply(Reply::stream(&["It", " is"], ms(10)));
+        stack.ask_stream().send().await;
+        stack.provider.model("model-judge").reply(Reply::stream(&["It", " is", " so"], ms(10)).cut_after(1));
+        stack.ask_stream().send().await;
+        http::post(stack.envoy.addr(), CHAT).json(&json!({"model": "gpt-4o"})).send().await;
+        let log = stack.envoy.wait_access_log(5).await;
+        let details = |line: usize| log[line]["details"].as_str().unwrap_or_default();
+        let noted = |line: usize| &log[line]["consort"];
+        assert_eq!((details(0), &noted(0)["outcome"]), ("consort_answered", &json!("full")));
+        assert_eq!((&noted(0)["alias"], noted(0)["total_tokens"].as_f64()), (&json!(ALIAS), billed));
+        assert_eq!(details(1), "consort_unsupported_parameter");
+        assert_eq!(noted(1)["code"], "unsupported_parameter");
+        assert_eq!((log[2]["code"].as_u64(), &noted(2)["outcome"]), (Some(200), &json!("full")));
+        assert!(noted(2)["completion_tokens"].as_f64().is_some_and(|tokens| tokens > 0.0), "{}", log[2]);
+        assert_eq!(noted(3)["code"], "judge_failed");
+        assert_eq!((details(4), noted(4).is_null()), ("via_upstream", true));
+    }
+}
+
+/// Envoy's timer counts against a run there; we answer before it runs out and the alias falls through.
+#[tokio::test]
+async fn a_buffered_run_ends_before_envoys_timer_does() {
+    let stack = Options::buffered().config("ext_proc: {buffered_timeout_ms: 2000}").start().await;
+    stack.provider.model("model-b").reply(Reply::stall());
+    stack.provider.model("model-c").reply(Reply::stall());
+    let answer = stack.ask(json!({})).send().await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["error"]["code"]), (504, &json!("ensemble_timeout")));
+    assert!(stack.upstream.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_lower_bound_for_aliases_leaves_plain_requests_alone() {
+    for options in [Options::new(), Options::buffered()] {
+        let stack = options.config("limits: {max_request_bytes: 1000}").start().await;
+        let plain = json!({"model": "gpt-4o", "x": "y".repeat(10 << 20)});
+        let answer = http::post(stack.envoy.addr(), CHAT).json(&plain).send().await;
+        assert_eq!((answer.status.as_u16(), answer.header("x-upstream")), (200, "echo"));
+        assert_eq!(stack.ask(json!({"x": "y".repeat(1000)})).send().await.status, 413);
+    }
+}
+
+/// What goes wrong with an answer is told without a word of it.
+#[tokio::test]
+async fn no_log_line_holds_a_providers_words() {
+    const SECRET: &str = "TOP-SECRET-ANSWER";
+    let stack = Options::new().config("log: {level: trace}").start().await;
+    let quoted = format!("\"{SECRET}\"");
+    stack.provider.model("model-a").reply(Reply::raw("application/json", quoted.clone()));
+    stack.provider.model("model-b").reply(Reply::text(SECRET));
+    stack.provider.model("model-judge").reply(Reply::raw("application/json", quoted.clone()));
     stack.ask(json!({})).send().await;
-    stack.ask(json!({"n": 2})).send().await;
-    stack.provider.model("model-judge").reply(Reply::stream(&["It", " is"], ms(10)));
+    let wrong = format!("data: {{\"choices\":[{{\"delta\":{quoted}}}]}}\n\n");
+    stack.provider.model("model-judge").reply(Reply::sse(wrong));
     stack.ask_stream().send().await;
-    http::post(stack.envoy.addr(), CHAT).json(&json!({"model": "gpt-4o"})).send().await;
-    let log = stack.envoy.wait_access_log(4).await;
-    let details: Vec<_> = log.iter().map(|line| line["details"].as_str().unwrap_or_default()).collect();
-    assert_eq!(details[0], "consort_answered");
-    assert_eq!(details[1], "consort_unsupported_parameter");
-    assert_eq!((log[2]["code"].as_u64(), log[2]["upstream"].is_null()), (Some(200), true));
-    assert_eq!(details[3], "via_upstream");
+    let logs = stack.service.logs();
+    assert!(logs.iter().any(|line| line["fields"]["message"] == "judge failed"));
+    assert!(logs.iter().all(|line| !line.to_string().contains(SECRET)), "{logs:#?}");
 }
 
 #[tokio::test]

@@ -157,11 +157,11 @@ async fn a_message_over_the_decoding_limit_is_refused_and_passes_nowhere() {
         let raise = |yaml: String| {
             let is_limit = |line: &&str| line.trim_start().starts_with("per_connection_buffer_limit_bytes");
             let limit = yaml.lines().find(is_limit).unwrap().to_owned();
-            replace_once(yaml, &limit, "    per_connection_buffer_limit_bytes: 33554432")
+            replace_once(yaml, &limit, "    per_connection_buffer_limit_bytes: 67108864")
         };
-        // Consort decodes messages of up to this and 2 MiB; Envoy may now send all 6 MiB in one.
+        // Consort decodes messages of up to 34 MiB; Envoy may now send all 40 MiB in one.
         let stack = options.config("limits: {max_request_bytes: 65536}").edit(raise).start().await;
-        let answer = stack.ask(json!({"user": "x".repeat(6 << 20)})).send().await;
+        let answer = stack.ask(json!({"user": "x".repeat(40 << 20)})).send().await;
         assert_eq!(
             (answer.status.as_u16(), &answer.json()["error"]["code"]),
             (413, &json!("request_too_large"))

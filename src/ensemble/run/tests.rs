@@ -215,6 +215,19 @@ async fn a_failed_judge_is_replaced_by_its_fallback_or_by_the_best_candidate() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_judge_is_asked_when_the_panel_has_used_all_the_time() {
+    let caller = Arc::new(panel().model("c", says(9000, "late")));
+    let late = with(|e| e.deadline = Some(Duration::from_millis(50)));
+    assert_eq!(answer(&caller, late).await, ("one".to_owned(), "degraded", 30, 50));
+    assert_eq!(caller.calls.lock().unwrap().len(), 3);
+    let strict = with(|e| {
+        e.deadline = Some(Duration::from_millis(50));
+        e.on_judge_failure = OnJudgeFailure::Fail;
+    });
+    assert_eq!(error(panel().model("c", says(9000, "late")), strict).await.1, "ensemble_timeout");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_single_candidate_is_returned_or_judged() {
     let alone = |e: &mut Ensemble| {
         e.panel.truncate(1);
