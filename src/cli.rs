@@ -12,6 +12,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{self, Config, Log, LogFormat, Problems};
+use crate::telemetry::chain;
 
 /// The configuration is wrong (`EX_USAGE` of sysexits.h).
 const EXIT_CONFIG: u8 = 64;
@@ -115,11 +116,6 @@ fn report(file: &Path, problems: &Problems, err: &mut impl Write) -> io::Result<
 fn schema(out: &mut impl Write) -> io::Result<ExitCode> {
     writeln!(out, "{:#}", config::json_schema())?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// An error and its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn counted(count: usize, thing: &str) -> String {

@@ -8,3 +8,9 @@ pub use account::{Account, Ended};
 pub mod decision {
     include!(concat!(env!("OUT_DIR"), "/consort.decision.v1.rs"));
 }
+
+/// An error and its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |e| e.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

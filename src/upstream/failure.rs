@@ -6,6 +6,8 @@ use std::time::Duration;
 use http::StatusCode;
 use serde::Deserialize;
 
+use crate::telemetry::chain;
+
 /// Why a call gave no answer. What a provider said stays in here: a caller is told only what
 /// `ensemble` makes of it.
 #[derive(Debug, thiserror::Error)]
@@ -96,13 +98,6 @@ impl Failure {
 
     /// The cause and its sources, for an operator's log.
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = self.source();
-        while let Some(cause) = source {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        text
+        chain(self)
     }
 }

@@ -137,7 +137,7 @@ async fn the_python_sdk_repeats_what_cost_nothing_and_never_a_billed_panel() {
 async fn the_node_sdk_reads_plain_and_streamed_answers() {
     let fetched = tokio::task::spawn_blocking(|| fetch::npm_dir("openai", &[NODE_SDK])).await;
     let Some(packages) = fetched.unwrap().unwrap_or_else(|error| panic!("{error}")) else {
-        eprintln!("skipped: there is no npm here to fetch {NODE_SDK} with");
+        consort_testkit::skipped(&format!("there is no npm here to fetch {NODE_SDK} with"));
         return;
     };
     let stack = Stack::start().await;

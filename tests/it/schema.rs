@@ -137,7 +137,7 @@ impl Schemas {
     fn recorded() -> Option<Self> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(RECORDED);
         let Ok(text) = std::fs::read(&path) else {
-            eprintln!("skipped: there is no {}", path.display());
+            consort_testkit::skipped(&format!("there is no {}", path.display()));
             return None;
         };
         let description: Value = serde_json::from_slice(&text).unwrap();

@@ -17,6 +17,8 @@
     reason = "test support: a failure here is a failed test"
 )]
 
+use std::io::Write as _;
+
 pub mod envoy;
 pub mod fetch;
 pub mod http;
@@ -38,4 +40,10 @@ pub fn workspace() -> &'static std::path::Path {
             .canonicalize()
             .expect("the workspace that this was built from is still there")
     })
+}
+
+/// Says that a test did not run, and why, past the test runner's capture of what passing tests print.
+pub fn skipped(why: &str) {
+    // Nobody to tell is no reason to fail.
+    let _ = writeln!(std::io::stderr(), "skipped: {why}");
 }
