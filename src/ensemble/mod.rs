@@ -1,6 +1,7 @@
 //! An alias becomes an answer: panel, quorum, strategy, outcome.
 
 mod alias;
+mod begun;
 mod candidate;
 mod error;
 #[cfg(test)]

@@ -8,10 +8,10 @@ use futures_util::{Stream, StreamExt};
 use tracing::warn;
 
 use super::alias::Ensemble;
+use super::begun::Begun;
 use super::candidate::Candidate;
 use super::error::{Cause, RunError};
 use super::run::Run;
-use super::strategy::judge::Begun;
 use crate::chat::{ApiError, Event, Usage};
 use crate::telemetry::Ended;
 use crate::telemetry::decision::Outcome as How;

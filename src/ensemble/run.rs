@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::alias::{Ensemble, OnJudgeFailure, OnQuorumFailure, SingleCandidate, Strategy};
+use super::begun;
 use super::candidate::Candidate;
 use super::error::{Cause, RunError};
 use super::format::Format;
@@ -161,7 +162,7 @@ impl Run {
                 OnQuorumFailure::BestEffort if !panel.candidates.is_empty() => {}
                 OnQuorumFailure::Fallback(model) if !self.is_out_of_time() => {
                     let model = Arc::clone(model);
-                    let Ok(begun) = judge::alone(self, &model).await else {
+                    let Ok(begun) = begun::alone(self, &model).await else {
                         return Err(panel.error(self));
                     };
                     self.settle(how);
