@@ -37,9 +37,9 @@ pub enum ChunkError {
 #[derive(Deserialize)]
 struct Wire<'a> {
     #[serde(borrow, default)]
-    choices: Vec<Choice<'a>>,
-    #[serde(default)]
-    usage: Option<Usage>,
+    choices: Option<Vec<Choice<'a>>>,
+    #[serde(borrow, default)]
+    usage: Option<&'a RawValue>,
     #[serde(borrow, default)]
     error: Option<&'a RawValue>,
 }
@@ -64,8 +64,8 @@ impl Chunk {
         if wire.error.is_some_and(|e| e.get() != "null") {
             return Err(ChunkError::Provider);
         }
-        let mut chunk = Self { usage: wire.usage.filter(|u| !u.is_empty()), ..Self::default() };
-        let Some(choice) = wire.choices.into_iter().next() else {
+        let mut chunk = Self { usage: wire.usage.and_then(Usage::read), ..Self::default() };
+        let Some(choice) = wire.choices.into_iter().flatten().next() else {
             return Ok(chunk);
         };
         // Some providers write an empty one where others write null.
@@ -87,7 +87,7 @@ impl Delta {
         let object = RawObject::parse(json)?;
         let speaks = ["content", "tool_calls", "reasoning_content", "reasoning", "refusal", "function_call"]
             .iter()
-            .any(|name| !is_empty(object.raw(name)));
+            .any(|name| !is_blank(object.raw(name)));
         let says_more = object.names().any(|name| name != "role" && !is_empty(object.raw(name)));
         if !says_more && logprobs.is_none() {
             return Ok(None);
@@ -103,6 +103,17 @@ impl Delta {
     pub fn refuses(&self) -> bool {
         RawObject::parse(self.json.clone()).is_ok_and(|delta| !is_empty(delta.raw("refusal")))
     }
+}
+
+/// Whether it is nothing, or a text of white space.
+fn is_blank(raw: Option<&str>) -> bool {
+    // A longer text is never only white space in practice, and not worth unescaping.
+    let is_short = |raw: &&str| raw.len() <= 32;
+    is_empty(raw)
+        || raw
+            .filter(is_short)
+            .and_then(|raw| serde_json::from_str::<String>(raw).ok())
+            .is_some_and(|text| text.trim().is_empty())
 }
 
 fn is_empty(raw: Option<&str>) -> bool {
@@ -139,6 +150,7 @@ mod tests {
         }
         let quiet = parse(r#"{"choices":[{"delta":{"annotations":[1]}}]}"#).delta.unwrap();
         assert!(!quiet.speaks);
+        assert!(!parse(r#"{"choices":[{"delta":{"content":"\n \u00a0"}}]}"#).delta.unwrap().speaks);
         for speaking in
             [r#"{"reasoning_content":"x"}"#, r#"{"reasoning":"x"}"#, r#"{"tool_calls":[{"index":0}]}"#]
         {

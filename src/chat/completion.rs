@@ -48,7 +48,8 @@ pub enum CompletionError {
 struct Wire<'a> {
     #[serde(borrow, default)]
     choices: Vec<Choice<'a>>,
-    usage: Option<Usage>,
+    #[serde(borrow, default)]
+    usage: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -98,7 +99,7 @@ impl Completion {
         let mut completion = Self::from_message(choice.message.to_owned())?;
         completion.finish_reason = choice.finish_reason.map(|f| f.into_owned().into_boxed_str());
         completion.logprobs = choice.logprobs.filter(|l| l.get() != "null").map(ToOwned::to_owned);
-        completion.usage = wire.usage.filter(|u| !u.is_empty());
+        completion.usage = wire.usage.and_then(Usage::read);
         Ok(completion)
     }
 

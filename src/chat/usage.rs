@@ -1,6 +1,7 @@
 //! Token usage, summed without forgetting what it does not know.
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 /// A `usage` object. Sums are field by field, details included; a field that nobody reported stays
@@ -21,9 +22,12 @@ impl Usage {
         Self(usage)
     }
 
-    /// Whether nothing was reported.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// What a provider reported, if that can be read: an answer is not lost for its bill. Counts are
+    /// whole and not negative, whatever they are written as; what is neither is left out.
+    pub fn read(raw: &RawValue) -> Option<Self> {
+        let mut usage: Map<String, Value> = serde_json::from_str(raw.get()).ok()?;
+        tidy(&mut usage);
+        (!usage.is_empty()).then_some(Self(usage))
     }
 
     /// Adds what another call cost.
@@ -40,6 +44,29 @@ impl Usage {
     pub fn detail(&self, object: &str, field: &str) -> Option<u64> {
         self.0.get(object)?.get(field)?.as_u64()
     }
+}
+
+/// The doubles below this are exact.
+const EXACT: f64 = 9_007_199_254_740_992.0;
+
+fn tidy(usage: &mut Map<String, Value>) {
+    usage.retain(|_, value| match value {
+        Value::Object(details) => {
+            tidy(details);
+            true
+        }
+        Value::Number(n) if n.is_u64() => true,
+        Value::Number(n) => match n.as_f64() {
+            Some(n) if (0.0..EXACT).contains(&n) && n.fract() == 0.0 => {
+                // Whole, not negative and exact: its digits are those of an integer.
+                *value = format!("{n:.0}").parse::<u64>().map_or(Value::Null, Value::from);
+                true
+            }
+            Some(n) => n >= 0.0,
+            None => false,
+        },
+        _ => false,
+    });
 }
 
 fn add(sum: &mut Map<String, Value>, other: &Map<String, Value>) {
@@ -77,6 +104,21 @@ mod tests {
 
     fn usage(value: Value) -> Usage {
         serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn odd_reports_are_read_as_far_as_they_make_sense() {
+        let read = |json: &str| {
+            Usage::read(&RawValue::from_string(json.to_owned()).unwrap())
+                .map(|u| serde_json::to_value(u).unwrap())
+        };
+        for nothing in ["null", "\"none\"", "[]", "{}", r#"{"prompt_tokens":1e999}"#, r#"{"a":null,"b":"x"}"#]
+        {
+            assert_eq!(read(nothing), None, "{nothing}");
+        }
+        let odd =
+            r#"{"prompt_tokens":10.0,"completion_tokens":-5,"cost":0.25,"d":{"cached_tokens":2.0,"x":null}}"#;
+        assert_eq!(read(odd), Some(json!({"prompt_tokens": 10, "cost": 0.25, "d": {"cached_tokens": 2}})));
     }
 
     #[test]

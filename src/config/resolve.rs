@@ -98,6 +98,9 @@ enum Named {
     Ensemble,
 }
 
+/// How long a model's name may be, in bytes: it goes out in a header.
+const MAX_NAME: usize = 256;
+
 /// Resolves `models`: first the direct ones, then what ensembles make of them.
 struct Resolver<'a> {
     file: &'a File,
@@ -121,8 +124,12 @@ impl<'a> Resolver<'a> {
             if let Named::Direct(Some(model)) = &named {
                 direct.push(Arc::clone(model));
             }
+            let path = path.key("display_name");
+            if model.display_name.len() > MAX_NAME || model.display_name.contains(char::is_control) {
+                let what = format!("must be of at most {MAX_NAME} bytes, without control characters");
+                self.report.add(path.clone(), what);
+            }
             if self.models.insert(&model.display_name, named).is_some() {
-                let path = path.key("display_name");
                 let shown = self.written.show(&path, &model.display_name);
                 let what = format!("\"{shown}\" is the name of another model too");
                 self.report.add(path, what);

@@ -304,7 +304,8 @@ pub struct Limits {
     #[schemars(range(min = 1))]
     pub max_response_bytes: usize,
     /// A larger answer to a caller is ended with an error: Envoy holds what a slow caller does not
-    /// take.
+    /// take. Each piece of a stream counts with the 192 bytes of its envelope, so that the default is
+    /// some 80,000 tokens where a judge sends them one by one.
     #[schemars(range(min = 1))]
     pub max_answer_bytes: usize,
     /// How many members a panel may have.
@@ -320,7 +321,7 @@ impl Default for Limits {
         Self {
             max_request_bytes: 32 * 1024 * 1024,
             max_response_bytes: 32 * 1024 * 1024,
-            max_answer_bytes: 4 * 1024 * 1024,
+            max_answer_bytes: 16 * 1024 * 1024,
             max_panel: 16,
             max_inflight: 4096,
         }

@@ -14,7 +14,7 @@ pub enum RunError {
     /// Too many runs are in flight; nobody was asked.
     #[error("too many requests are being answered; try again soon")]
     Overloaded,
-    /// Every member that ended says that the request is wrong.
+    /// Every member says that the request is wrong.
     #[error("{}", error.message)]
     Refused {
         /// The status that they gave.
@@ -22,13 +22,13 @@ pub enum RunError {
         /// What the first of them in panel order said, made safe.
         error: ProviderError,
     },
-    /// Every member that ended is over its limit.
+    /// Every member is over its limit.
     #[error("the models of this ensemble are over their rate limits")]
     RateLimited {
         /// The soonest that one of them will answer again.
         retry_after: Option<Duration>,
     },
-    /// Every member that ended refused our credentials.
+    /// Every member refused our credentials.
     #[error("the models of this ensemble refused their credentials; its operator can mend this")]
     UpstreamAuth,
     /// Too few usable answers.
@@ -153,16 +153,34 @@ pub fn made_safe<'a>(
     safe
 }
 
-/// `text` with `shown` for every `name` that is no part of a longer word.
+/// `text` with `shown` for every `name`, in any case, that is no part of a longer word.
 fn without(text: &str, name: &str, shown: &str) -> String {
+    // Lower case in ASCII keeps every byte's place.
+    let (lower, name) = (text.to_ascii_lowercase(), name.to_ascii_lowercase());
     let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once(name) {
-        out.push_str(before);
-        let joined = out.ends_with(char::is_alphanumeric) || after.starts_with(char::is_alphanumeric);
-        out.push_str(if joined { name } else { shown });
-        rest = after;
+    let mut done = 0;
+    for (at, found) in lower.match_indices(&name) {
+        let (before, after) = (lower.get(..at), lower.get(at + found.len()..));
+        let is_part = before.is_some_and(|b| b.ends_with(char::is_alphanumeric))
+            || after.is_some_and(|a| a.starts_with(char::is_alphanumeric));
+        if !is_part {
+            out.push_str(text.get(done..at).unwrap_or_default());
+            out.push_str(shown);
+            done = at + found.len();
+        }
     }
-    out.push_str(rest);
+    out.push_str(text.get(done..).unwrap_or_default());
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_taken_out_in_any_case_and_parts_of_words_are_left() {
+        assert_eq!(without("GPT-4 and gpt-4o at gpt-4.", "gpt-4", "team"), "team and gpt-4o at team.");
+        assert_eq!(without("é Model-A é", "model-a", "team"), "é team é");
+        assert_eq!(without("", "x", "y"), "");
+    }
 }

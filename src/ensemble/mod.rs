@@ -7,6 +7,7 @@ mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod format;
+mod missed;
 mod outcome;
 mod panel;
 pub mod prompt;

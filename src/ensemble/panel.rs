@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::alias::{Member, OnQuorumFailure, Params};
-use super::candidate::{self, Candidate, Unusable};
-use super::error::{Cause, RunError, made_safe};
+use super::candidate::{self, Candidate};
+use super::missed::{Missed, Panel};
 use super::quorum::{Quorum, Verdict};
 use super::run::Run;
 use crate::chat::{Body, Collected, Completion, Edit, Request, Usage};
@@ -22,23 +22,8 @@ use crate::upstream::{Call, Events, Failure};
 /// billed or meant for one model.
 const NOT_SENT: [&str; 4] = ["store", "metadata", "prediction", "web_search_options"];
 
-/// What a panel said.
-#[derive(Debug)]
-pub(super) struct Panel {
-    /// The usable answers, in panel order.
-    pub(super) candidates: Vec<Candidate>,
-    /// What its results mean.
-    pub(super) verdict: Verdict,
-    /// The members that failed, in panel order.
-    pub(super) missed: Vec<(usize, Missed)>,
-}
-
-/// Why a member gave no candidate.
-#[derive(Debug)]
-pub(super) enum Missed {
-    Failed(Failure),
-    Unusable(Unusable),
-}
+/// How long members are waited for that may confirm why the others failed.
+const CONFIRMATION: Duration = Duration::from_secs(1);
 
 /// What a call ended with, and what it cost.
 pub(super) struct Heard {
@@ -106,6 +91,11 @@ pub(super) async fn ask(run: &mut Run) -> Panel {
             Verdict::Wait => false,
             Verdict::Reached => true,
             Verdict::Unreachable if best_effort => !panel.candidates.is_empty(),
+            // What all members say alike is the caller's to know: the others are given a moment to say so.
+            Verdict::Unreachable if panel.shared_cause().is_some() => {
+                grace.get_or_insert_with(|| Instant::now() + CONFIRMATION);
+                false
+            }
             Verdict::Unreachable => break,
         };
         if enough && grace.is_none() {
@@ -172,76 +162,4 @@ pub(super) fn plain<'a>(edit: Edit<'a>, request: &Request) -> Edit<'a> {
 /// With the fields that the operator forces.
 pub(super) fn forced<'a>(edit: Edit<'a>, params: &Params) -> Edit<'a> {
     params.iter().fold(edit, |edit, (name, json)| edit.set(name.clone(), json.clone()))
-}
-
-impl Missed {
-    fn label(&self) -> &'static str {
-        match self {
-            Self::Failed(failure) => failure.label(),
-            Self::Unusable(why) => why.label(),
-        }
-    }
-}
-
-impl Panel {
-    /// What a caller is told when the quorum was missed.
-    pub(super) fn error(&self, run: &Run) -> RunError {
-        if run.is_out_of_time() {
-            return RunError::Timeout;
-        }
-        let quorum_not_met =
-            RunError::QuorumNotMet { got: self.candidates.len(), needed: run.ensemble.quorum.get() };
-        if !self.candidates.is_empty() {
-            return quorum_not_met;
-        }
-        let failures: Option<Vec<&Failure>> = self
-            .missed
-            .iter()
-            .map(|(_, missed)| match missed {
-                Missed::Failed(failure) => Some(failure),
-                Missed::Unusable(_) => None,
-            })
-            .collect();
-        let failures = failures.unwrap_or_default();
-        let all = |test: &dyn Fn(&Failure) -> bool| !failures.is_empty() && failures.iter().all(|f| test(f));
-        let has = |codes: &'static [u16]| {
-            move |f: &Failure| f.status().is_some_and(|s| codes.contains(&s.as_u16()))
-        };
-        if all(&has(&[400, 422])) {
-            self.refused(&failures, run).unwrap_or(quorum_not_met)
-        } else if all(&has(&[429])) {
-            RunError::RateLimited { retry_after: soonest(&failures) }
-        } else if all(&has(&[401, 403])) {
-            RunError::UpstreamAuth
-        } else if all(&|f| matches!(f, Failure::Timeout)) {
-            RunError::Timeout
-        } else {
-            quorum_not_met
-        }
-    }
-
-    /// What the first member in panel order found wrong with the request.
-    fn refused(&self, failures: &[&Failure], run: &Run) -> Option<RunError> {
-        let Failure::Status { status, error, .. } = failures.first()? else {
-            return None;
-        };
-        let error = error.clone().unwrap_or_default();
-        let models = run.ensemble.panel.iter().map(|m| &*m.model);
-        let mut error = made_safe(&error, &run.ensemble.name, models);
-        if error.message.is_empty() {
-            "the models of this ensemble refused the request as invalid".clone_into(&mut error.message);
-        }
-        Some(RunError::Refused { status: status.as_u16(), error })
-    }
-}
-
-/// The soonest that one of them will answer again.
-fn soonest(failures: &[&Failure]) -> Option<Duration> {
-    failures
-        .iter()
-        .filter_map(|f| match Cause::of(f) {
-            Cause::RateLimited(after) => after,
-            _ => None,
-        })
-        .min()
 }

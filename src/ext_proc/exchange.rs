@@ -19,6 +19,7 @@ pub(super) struct Exchange {
     scan: ModelScan,
     held: Held,
     notice: Option<Notice>,
+    overridden: bool,
 }
 
 /// What is to be done next.
@@ -108,6 +109,7 @@ impl Exchange {
             scan: ModelScan::default(),
             held: Held::default(),
             notice: None,
+            overridden: false,
         }
     }
 
@@ -140,6 +142,11 @@ impl Exchange {
     /// has refused the override, or the caller has left before its first byte.
     pub(super) fn awaits_override(&self) -> bool {
         matches!(self.phase, Phase::Override)
+    }
+
+    /// Whether the body came because it was asked for.
+    pub(super) fn was_overridden(&self) -> bool {
+        self.overridden
     }
 
     /// The id under which the request is logged.
@@ -195,6 +202,7 @@ impl Exchange {
         let end = piece.end_of_stream;
         match &self.phase {
             Phase::Hold | Phase::Override => {
+                self.overridden |= self.awaits_override();
                 self.phase = Phase::Hold;
                 let scan = self.scan.feed(&piece.body);
                 self.held.push(piece.body);

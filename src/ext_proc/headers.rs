@@ -50,8 +50,8 @@ impl RequestHead {
 
     /// The caller's `x-request-id`, or one made for it.
     pub(super) fn request_id(&self) -> Arc<str> {
-        match self.passed.request_id.as_ref().and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty()) {
-            Some(id) => id.into(),
+        match self.passed.request_id.as_ref().filter(|id| !id.is_empty()) {
+            Some(id) => String::from_utf8_lossy(id.as_bytes()).into(),
             None => format!("{:032x}", rand::random::<u128>()).into(),
         }
     }

@@ -29,12 +29,14 @@ pub struct Service {
 struct Told {
     no_body: AtomicBool,
     unsupported_mode: AtomicBool,
-    overrides_refused: AtomicU64,
-    refusal_told: Mutex<Option<Instant>>,
+    /// Whether a body has ever come after an override.
+    override_works: AtomicBool,
+    overrides_in_vain: AtomicU64,
+    in_vain_told: Mutex<Option<Instant>>,
 }
 
-/// How often a refused override is told.
-const REFUSAL_RHYTHM: Duration = Duration::from_secs(60);
+/// How often overrides in vain are told.
+const IN_VAIN_RHYTHM: Duration = Duration::from_secs(60);
 
 type Replies = Pin<Box<dyn Stream<Item = Result<pb::ProcessingResponse, Status>> + Send>>;
 
@@ -141,7 +143,9 @@ struct Conversation {
 impl Drop for Conversation {
     fn drop(&mut self) {
         if self.exchange.awaits_override() {
-            self.told.override_refused();
+            self.told.no_body_came();
+        } else if self.exchange.was_overridden() {
+            self.told.override_works.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -166,25 +170,29 @@ impl Told {
         }
     }
 
-    /// Each of these requests may have gone past us; told at once, and then once a minute.
-    fn override_refused(&self) {
-        let requests = self.overrides_refused.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut last = self.refusal_told.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_some_and(|at| at.elapsed() < REFUSAL_RHYTHM) {
+    /// Envoy refuses the override, or a caller has left before its first byte: the stream ends alike.
+    /// Told at once, and then once a minute; an error until a body has come after an override.
+    fn no_body_came(&self) {
+        let requests = self.overrides_in_vain.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut last = self.in_vain_told.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_some_and(|at| at.elapsed() < IN_VAIN_RHYTHM) {
             return;
         }
         *last = Some(Instant::now());
-        error!(
-            requests,
-            remedy = "use Envoy 1.40 or newer with allow_mode_override: true and, in allowed_override_modes, \
-                      {request_body_mode: FULL_DUPLEX_STREAMED, request_trailer_mode: SEND, \
-                      response_header_mode: SKIP, response_body_mode: NONE, response_trailer_mode: SKIP}; \
-                      or set request_body_mode to BUFFERED",
-            "no body came after the mode override: Envoy refused it and the request passed unseen, or the caller \
-             left at once"
-        );
+        if self.override_works.load(Ordering::Relaxed) {
+            warn!(requests, remedy = REMEDY, "{IN_VAIN}");
+        } else {
+            error!(requests, remedy = REMEDY, "{IN_VAIN}");
+        }
     }
 }
+
+const IN_VAIN: &str = "no body came after the mode override: Envoy refused it, and requests pass unseen or fail, or \
+                       callers left at once";
+const REMEDY: &str = "use Envoy 1.40 or newer with allow_mode_override: true and, in allowed_override_modes, \
+                      {request_body_mode: FULL_DUPLEX_STREAMED, request_trailer_mode: SEND, \
+                      response_header_mode: SKIP, response_body_mode: NONE, response_trailer_mode: SKIP}; \
+                      or set request_body_mode to BUFFERED";
 
 /// Answers a request that never became a run.
 fn refuse(error: &ApiError, exchange: &Exchange) -> pb::ProcessingResponse {

@@ -4,13 +4,15 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::decision::{Call, Decision, Outcome, Usage as UsageRecord};
 use crate::chat::Usage;
 
 const NOT_ASKED: &str = "not_asked";
 const CANCELLED: &str = "cancelled";
+/// The label of an error that is a defect of ours.
+const DEFECT: &str = "internal_error";
 
 /// The account of one run. Dropping it closes it: on success, failure, cancellation and panic
 /// alike, the decision is emitted once.
@@ -163,7 +165,7 @@ impl Drop for Account {
         end_cancelled(&mut self.decision.members, self.decision.total_ms);
         end_cancelled(&mut self.decision.judges, self.decision.total_ms);
         if std::thread::panicking() {
-            self.failed("internal_error");
+            self.failed(DEFECT);
         }
         emit(&self.decision);
     }
@@ -203,6 +205,7 @@ fn emit(d: &Decision) {
     }
     let is_asked = d.members.iter().any(|call| call.result != NOT_ASKED);
     match d.outcome() {
+        Outcome::Failed if d.error_code == DEFECT => line!(error, "ensemble failed"),
         Outcome::Failed if !is_asked => line!(info, "ensemble refused"),
         Outcome::Failed => line!(warn, "ensemble failed"),
         Outcome::Cancelled => line!(info, "ensemble cancelled"),

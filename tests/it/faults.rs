@@ -182,7 +182,9 @@ mod leaving {
 
     #[track_caller]
     fn assert_promptly(times: &[Duration]) {
-        assert!(times.iter().min().is_some_and(|best| *best < PROMPTLY), "{times:?}");
+        let mut sorted = times.to_vec();
+        sorted.sort_unstable();
+        assert!(sorted.get(sorted.len() / 2).is_some_and(|median| *median < PROMPTLY), "{times:?}");
         assert!(times.iter().all(|time| *time < ms(2000)), "{times:?}");
     }
 

@@ -273,8 +273,11 @@ fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
 #[test]
 fn every_configuration_in_the_readme_loads() {
     let readme = workspace().join("README.md");
-    let text = fs::read_to_string(readme).unwrap_or_default();
-    for block in blocks(&text, "yaml").into_iter().filter(|block| is_of_consort(block)) {
+    let text = fs::read_to_string(readme).expect("a README");
+    let configurations: Vec<_> =
+        blocks(&text, "yaml").into_iter().filter(|block| is_of_consort(block)).collect();
+    assert!(!configurations.is_empty(), "the README shows a configuration");
+    for block in configurations {
         assert_consort_loads("README.md", block);
     }
     let sample = "a\n```yaml\nmodels: []\n```\nb\n```yaml\nother: 1\n```\n";

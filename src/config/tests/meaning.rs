@@ -17,7 +17,7 @@ fn an_empty_file_has_the_defaults() {
     assert_eq!(config.log.level, LevelFilter::INFO);
     assert_eq!(config.ext_proc.mode_override, ModeOverride::Standalone);
     assert_eq!(config.ext_proc.max_request_bytes, 33_554_432);
-    assert_eq!(config.max_answer_bytes, 4_194_304);
+    assert_eq!(config.max_answer_bytes, 16_777_216);
     assert_eq!(config.ext_proc.commit_after, Duration::from_secs(10));
     assert_eq!(config.ext_proc.heartbeat, Some(Duration::from_secs(10)));
     assert_eq!(config.ext_proc.buffered_timeout, Duration::from_secs(600));

@@ -120,6 +120,49 @@ async fn an_unreachable_quorum_cancels_the_rest_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_members_word_is_not_told_as_every_members() {
+    for (failure, code) in [(429, "rate_limit_exceeded"), (400, ""), (401, "upstream_auth")] {
+        let limited: fn() -> Failure = match failure {
+            429 => || status(429, "x", None),
+            400 => || status(400, "x", None),
+            _ => || status(401, "x", None),
+        };
+        let all = with(|e| e.quorum = std::num::NonZeroUsize::new(3).unwrap());
+        let (_, told, e) =
+            error(panel().model("a", fails(1, limited)).model("c", says(9000, "late")), all).await;
+        assert_eq!((&*told, e.should_retry), ("quorum_not_met", Some(false)), "{failure}");
+        let same = panel()
+            .model("a", fails(1, limited))
+            .model("b", fails(2, limited))
+            .model("c", fails(800, limited));
+        assert_eq!(
+            error(same, fixture::ensemble("team")).await.1,
+            code,
+            "the last one is waited for a moment"
+        );
+        let silent = panel()
+            .model("a", fails(1, limited))
+            .model("b", fails(2, limited))
+            .model("c", says(9000, "late"));
+        let began = Instant::now();
+        assert_eq!(error(silent, fixture::ensemble("team")).await.1, "quorum_not_met");
+        assert!(began.elapsed() < Duration::from_millis(1100));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_ends_its_run_alone_and_frees_its_place() {
+    let caller = Arc::new(panel().model("judge", vec![(Duration::ZERO, Err(|| panic!("a defect")))]));
+    let runner = Runner::new(Arc::clone(&caller) as Arc<dyn Caller>, Admission::new(1), 1 << 20);
+    let ensemble = Arc::new(fixture::ensemble("team"));
+    let admitted = runner.admit(Arc::clone(&ensemble), context()).ok().unwrap();
+    let run = tokio::spawn(admitted.run(request(&json!({})), None));
+    assert!(run.await.err().unwrap().is_panic());
+    assert_eq!(caller.open.load(Ordering::Relaxed), 0);
+    assert!(runner.admit(ensemble, context()).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_line_of_the_error_table() {
     let all = |failure: fn() -> Failure| {
         panel().model("a", fails(1, failure)).model("b", fails(2, failure)).model("c", fails(3, failure))

@@ -99,11 +99,19 @@ fn streamed(mut reader: Reader, max_event_bytes: usize) -> Events {
         while let Some(piece) = next(&mut reader, finished).await? {
             decoder.feed(&piece).map_err(|e| Failure::Unreadable(e.into()))?;
             while let Some(data) = decoder.next_event() {
-                done = done || &*data == sse::DONE;
-                if !done {
-                    for event in steps(&data, &mut finished)? {
-                        yield event;
+                done = done || data.trim_ascii() == sse::DONE;
+                if done || data.trim_ascii().is_empty() {
+                    continue;
+                }
+                match steps(&data, &mut finished) {
+                    Ok(said) => {
+                        for event in said {
+                            yield event;
+                        }
                     }
+                    // The message is whole: what breaks now breaks nothing.
+                    Err(_) if finished => {}
+                    Err(failure) => Err(failure)?,
                 }
             }
             if done {
@@ -115,7 +123,7 @@ fn streamed(mut reader: Reader, max_event_bytes: usize) -> Events {
             let _end = reader.next().now_or_never();
         } else if let Some(data) = decoder.finish().map_err(|e| Failure::Unreadable(e.into()))? {
             // The last event may lack its closing blank line; one cut in the middle is none.
-            done = &*data == sse::DONE;
+            done = data.trim_ascii() == sse::DONE;
             if let (false, Ok(last)) = (done, steps(&data, &mut finished)) {
                 for event in last {
                     yield event;

@@ -1,0 +1,123 @@
+//! Why a panel gave no quorum, and what its caller is told.
+
+use std::time::Duration;
+
+use super::candidate::{Candidate, Unusable};
+use super::error::{Cause, RunError, made_safe};
+use super::quorum::Verdict;
+use super::run::Run;
+use crate::upstream::Failure;
+
+/// What a panel said.
+#[derive(Debug)]
+pub(super) struct Panel {
+    /// The usable answers, in panel order.
+    pub(super) candidates: Vec<Candidate>,
+    /// What its results mean.
+    pub(super) verdict: Verdict,
+    /// The members that failed, in panel order.
+    pub(super) missed: Vec<(usize, Missed)>,
+}
+
+/// Why a member gave no candidate.
+#[derive(Debug)]
+pub(super) enum Missed {
+    Failed(Failure),
+    Unusable(Unusable),
+}
+
+/// A cause that tells a caller more than that the quorum was missed, when all members share it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SharedCause {
+    /// The request is wrong.
+    Refused,
+    /// Over the rate limit.
+    RateLimited,
+    /// Our credentials are wrong.
+    Auth,
+    /// Out of time.
+    Timeout,
+}
+
+impl Missed {
+    pub(super) fn label(&self) -> &'static str {
+        match self {
+            Self::Failed(failure) => failure.label(),
+            Self::Unusable(why) => why.label(),
+        }
+    }
+
+    fn cause(&self) -> Option<SharedCause> {
+        match self {
+            Self::Failed(Failure::Timeout) => Some(SharedCause::Timeout),
+            Self::Failed(failure) => match failure.status()?.as_u16() {
+                400 | 422 => Some(SharedCause::Refused),
+                429 => Some(SharedCause::RateLimited),
+                401 | 403 => Some(SharedCause::Auth),
+                _ => None,
+            },
+            Self::Unusable(_) => None,
+        }
+    }
+
+    fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Failed(failure) => Some(failure),
+            Self::Unusable(_) => None,
+        }
+    }
+}
+
+impl Panel {
+    /// Why everybody who has ended has failed, when it is one and the same.
+    pub(super) fn shared_cause(&self) -> Option<SharedCause> {
+        let mut causes = self.missed.iter().map(|(_, missed)| missed.cause());
+        let first = causes.next()??;
+        let is_shared = self.candidates.is_empty() && causes.all(|cause| cause == Some(first));
+        is_shared.then_some(first)
+    }
+
+    /// What a caller is told when the quorum was missed.
+    pub(super) fn error(&self, run: &Run) -> RunError {
+        if run.is_out_of_time() {
+            return RunError::Timeout;
+        }
+        let needed = run.ensemble.quorum.get();
+        let quorum_not_met = RunError::QuorumNotMet { got: self.candidates.len(), needed };
+        // Who was cancelled might have said something else.
+        if self.missed.len() < run.ensemble.panel.len() {
+            return quorum_not_met;
+        }
+        match self.shared_cause() {
+            Some(SharedCause::Refused) => self.refused(run).unwrap_or(quorum_not_met),
+            Some(SharedCause::RateLimited) => RunError::RateLimited { retry_after: self.soonest() },
+            Some(SharedCause::Auth) => RunError::UpstreamAuth,
+            Some(SharedCause::Timeout) => RunError::Timeout,
+            None => quorum_not_met,
+        }
+    }
+
+    /// What the first member in panel order found wrong with the request.
+    fn refused(&self, run: &Run) -> Option<RunError> {
+        let (_, Missed::Failed(Failure::Status { status, error, .. })) = self.missed.first()? else {
+            return None;
+        };
+        let error = error.clone().unwrap_or_default();
+        let models = run.ensemble.panel.iter().map(|m| &*m.model);
+        let mut error = made_safe(&error, &run.ensemble.name, models);
+        if error.message.is_empty() {
+            "the models of this ensemble refused the request as invalid".clone_into(&mut error.message);
+        }
+        Some(RunError::Refused { status: status.as_u16(), error })
+    }
+
+    /// The soonest that one of them will answer again.
+    fn soonest(&self) -> Option<Duration> {
+        let failures = self.missed.iter().filter_map(|(_, missed)| missed.failure());
+        let returns = failures.filter_map(|failure| match Cause::of(failure) {
+            Cause::RateLimited(after) => after,
+            _ => None,
+        });
+        returns.min()
+    }
+}
