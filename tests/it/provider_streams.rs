@@ -29,6 +29,13 @@ async fn the_framing_of_a_providers_stream_does_not_reach_the_caller() {
         ("no last line end", cut_short("\n\n")),
         ("no [DONE] and no last line end", cut_short("\n\ndata: [DONE]\n\n")),
         ("more after [DONE]", format!("{plain}data: {{\"garbage\n\n")),
+        ("garbage after the end", plain.replace("data: [DONE]", "data: {\"garbage\n\ndata: [DONE]")),
+        (
+            "no choices after the end",
+            plain.replace("data: [DONE]", "data: {\"choices\":null}\n\ndata: [DONE]"),
+        ),
+        ("white space around [DONE]", plain.replace("data: [DONE]", "data:  [DONE] ")),
+        ("empty events", plain.replace("data: ", "data:\n\ndata: ")),
     ];
     for (row, stream) in rows {
         for reply in [Reply::sse(stream.clone()), Reply::sse(stream).trickle(ms(0))] {

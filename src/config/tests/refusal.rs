@@ -232,3 +232,16 @@ fn certificate_authorities_are_read() {
     fs::write(&file, "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n").unwrap();
     insta::assert_snapshot!(with(), @"providers[0].ca_file: is no valid PEM");
 }
+
+#[test]
+fn a_name_that_no_header_can_hold_is_a_problem() {
+    let named = |name: &str| {
+        let provider = "providers: [{name: p, base_url: 'http://h'}]";
+        problems(&format!("{provider}\nmodels: [{{display_name: \"{name}\", provider: p, model_name: m}}]"))
+    };
+    let expected = "models[0].display_name: must be of at most 256 bytes, without control characters";
+    assert_eq!(named("a\\nb").to_string(), expected);
+    assert_eq!(named(&"a".repeat(257)).to_string(), expected);
+    let exact = format!("models: [{{display_name: {}, provider: p, model_name: m}}]", "a".repeat(256));
+    assert!(yaml(&format!("providers: [{{name: p, base_url: 'http://h'}}]\n{exact}")).is_ok());
+}
