@@ -146,7 +146,9 @@ impl Answer {
             usage: self.include_usage.then_some(usage),
         })?;
         // A provider may break lines inside its JSON, an event's data may not. In JSON they are white space.
-        json.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
+        if memchr::memchr2(b'\n', b'\r', &json).is_some() {
+            json.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
+        }
         Ok(sse::encode(&json))
     }
 }
