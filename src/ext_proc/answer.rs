@@ -30,7 +30,7 @@ pub(super) fn replies(
     stream! {
         let Asked { ensemble, body, head, can_stream } = asked;
         let request_id = head.request_id();
-        let context = Context { request_id: Arc::clone(&request_id), passed: head.passed };
+        let context = Context { request_id: Arc::clone(&request_id), passed: Arc::new(head.passed()) };
         let admitted = match runner.admit(Arc::clone(&ensemble), context) {
             Ok(admitted) => admitted,
             Err(failed) => {

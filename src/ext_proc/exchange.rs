@@ -122,7 +122,7 @@ impl Exchange {
             (Phase::Over, _) => Step::Send(Vec::new()),
             (Phase::Start, pb::Request::RequestHeaders(headers)) => {
                 let base = message.protocol_config.map(|c| c.request_body_mode());
-                self.begin(&headers, base)
+                self.begin(headers, base)
             }
             // The request ended elsewhere: some other filter or Envoy itself has answered it.
             (
@@ -159,11 +159,11 @@ impl Exchange {
         self.notice.take()
     }
 
-    fn begin(&mut self, headers: &pb::HttpHeaders, base: Option<BodySendMode>) -> Step {
+    fn begin(&mut self, headers: pb::HttpHeaders, base: Option<BodySendMode>) -> Step {
         if headers.end_of_stream {
             return self.over(vec![reply::pass_headers()]);
         }
-        self.head = RequestHead::read(headers);
+        self.head = headers.into();
         let is_wanted = self.head.may_be_chat();
         match base {
             Some(BodySendMode::None) if !is_wanted => self.over(vec![reply::pass_headers()]),

@@ -1,5 +1,6 @@
 //! What Consort reads of a caller's headers.
 
+use std::fmt;
 use std::sync::Arc;
 
 use http::HeaderValue;
@@ -7,87 +8,96 @@ use http::HeaderValue;
 use super::pb;
 use crate::upstream::Passed;
 
-/// What Consort reads of a caller's headers.
-#[derive(Clone, Debug, Default)]
-pub(super) struct RequestHead {
-    method: String,
-    path: String,
-    content_type: Option<String>,
-    content_encoding: Option<String>,
-    /// What travels on to providers.
-    pub(super) passed: Arc<Passed>,
+/// A caller's headers, as Envoy tells them. Nothing is read of them before it is wanted: most
+/// requests pass.
+#[derive(Default)]
+pub(super) struct RequestHead(Vec<pb::HeaderValue>);
+
+impl From<pb::HttpHeaders> for RequestHead {
+    fn from(headers: pb::HttpHeaders) -> Self {
+        Self(headers.headers.unwrap_or_default().headers)
+    }
 }
 
 impl RequestHead {
-    pub(super) fn read(headers: &pb::HttpHeaders) -> Self {
-        let mut head = Self::default();
-        let mut passed = Passed::default();
-        for header in headers.headers.iter().flat_map(|map| &map.headers) {
-            // Envoy fills one of the two, by its own setting.
-            let bytes = if header.raw_value.is_empty() { header.value.as_bytes() } else { &header.raw_value };
-            let text = || Some(String::from_utf8_lossy(bytes).into_owned());
-            let value = || HeaderValue::from_bytes(bytes).ok();
-            match header.key.as_str() {
-                ":method" => head.method = text().unwrap_or_default(),
-                ":path" => head.path = text().unwrap_or_default(),
-                "content-type" => head.content_type = text(),
-                "content-encoding" => head.content_encoding = text(),
-                "x-request-id" => passed.request_id = value(),
-                "traceparent" => passed.traceparent = value(),
-                "tracestate" => passed.tracestate = value(),
-                "authorization" => {
-                    passed.authorization = value().map(|mut secret| {
-                        secret.set_sensitive(true);
-                        secret
-                    });
-                }
-                _ => {}
-            }
+    fn bytes(&self, name: &str) -> Option<&[u8]> {
+        let header = self.0.iter().rfind(|header| header.key == name)?;
+        // Envoy fills one of the two, by its own setting.
+        Some(if header.raw_value.is_empty() { header.value.as_bytes() } else { &header.raw_value })
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.bytes(name).and_then(|bytes| std::str::from_utf8(bytes).ok())
+    }
+
+    /// What travels on to providers.
+    pub(super) fn passed(&self) -> Passed {
+        let value = |name| self.bytes(name).and_then(|bytes| HeaderValue::from_bytes(bytes).ok());
+        let mut authorization = value("authorization");
+        if let Some(secret) = &mut authorization {
+            secret.set_sensitive(true);
         }
-        head.passed = Arc::new(passed);
-        head
+        Passed {
+            request_id: value("x-request-id"),
+            traceparent: value("traceparent"),
+            tracestate: value("tracestate"),
+            authorization,
+        }
     }
 
     /// The caller's `x-request-id`, or one made for it.
     pub(super) fn request_id(&self) -> Arc<str> {
-        match self.passed.request_id.as_ref().filter(|id| !id.is_empty()) {
-            Some(id) => String::from_utf8_lossy(id.as_bytes()).into(),
+        match self.bytes("x-request-id").filter(|id| !id.is_empty()) {
+            Some(id) => String::from_utf8_lossy(id).into(),
             None => format!("{:032x}", rand::random::<u128>()).into(),
         }
     }
 
     /// Whether the body may be a chat-completions request that Consort can read: JSON, not encoded.
     pub(super) fn may_be_chat(&self) -> bool {
-        let path = self.path.split('?').next().unwrap_or_default();
-        let is_plain = self.content_encoding.as_deref().is_none_or(|e| e.eq_ignore_ascii_case("identity"));
-        self.method == "POST" && path.ends_with("/chat/completions") && is_plain && self.is_json()
+        let path = self.text(":path").and_then(|path| path.split('?').next()).unwrap_or_default();
+        let is_plain = self.bytes("content-encoding").is_none_or(|e| e.eq_ignore_ascii_case(b"identity"));
+        self.text(":method") == Some("POST")
+            && path.ends_with("/chat/completions")
+            && is_plain
+            && self.is_json()
     }
 
     fn is_json(&self) -> bool {
-        self.content_type.as_deref().is_none_or(|value| {
-            let media = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-            media.strip_prefix("application/").is_some_and(|sub| sub == "json" || sub.ends_with("+json"))
-        })
+        let Some(value) = self.bytes("content-type") else {
+            return true;
+        };
+        let media =
+            value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
+        media.strip_prefix(b"application/").is_some_and(|sub| sub == b"json" || sub.ends_with(b"+json"))
     }
+}
+
+/// Without values: one of them is a credential.
+impl fmt::Debug for RequestHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|header| &header.key)).finish()
+    }
+}
+
+/// Headers as Envoy tells them.
+#[cfg(test)]
+pub(super) fn told(fields: &[(&str, &str)]) -> pb::HttpHeaders {
+    let header = |(key, value): &(&str, &str)| pb::HeaderValue {
+        key: (*key).to_owned(),
+        raw_value: value.as_bytes().to_vec(),
+        ..pb::HeaderValue::default()
+    };
+    let headers = fields.iter().map(header).collect();
+    pb::HttpHeaders { headers: Some(pb::HeaderMap { headers }), ..pb::HttpHeaders::default() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn head(pairs: &[(&str, &str)]) -> RequestHead {
-        let headers = pairs
-            .iter()
-            .map(|(k, v)| pb::HeaderValue {
-                key: (*k).to_owned(),
-                raw_value: v.as_bytes().to_vec(),
-                ..pb::HeaderValue::default()
-            })
-            .collect();
-        RequestHead::read(&pb::HttpHeaders {
-            headers: Some(pb::HeaderMap { headers }),
-            ..pb::HttpHeaders::default()
-        })
+    fn head(fields: &[(&str, &str)]) -> RequestHead {
+        told(fields).into()
     }
 
     #[test]
@@ -125,12 +135,13 @@ mod tests {
             ("tracestate", "s"),
             ("authorization", "Bearer k"),
         ]);
-        assert_eq!(head.passed.request_id.as_ref().unwrap(), "r");
+        let passed = head.passed();
+        assert_eq!(passed.request_id.as_ref().unwrap(), "r");
         assert_eq!(
-            (head.passed.traceparent.as_ref().unwrap(), head.passed.tracestate.as_ref().unwrap()),
+            (passed.traceparent.as_ref().unwrap(), passed.tracestate.as_ref().unwrap()),
             (&HeaderValue::from_static("t"), &HeaderValue::from_static("s"))
         );
-        assert!(head.passed.authorization.as_ref().unwrap().is_sensitive());
+        assert!(passed.authorization.as_ref().unwrap().is_sensitive());
         assert!(!format!("{head:?}").contains("Bearer"));
     }
 }

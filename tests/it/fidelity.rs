@@ -264,7 +264,7 @@ mod candidates {
 
     #[tokio::test]
     async fn are_only_answers_that_keep_to_the_callers_schema() {
-        let stack = Options::new().whole(single_quorum).start().await;
+        let stack = Options::new().ensemble("min_responses: 1").start().await;
         let fits = r#"{"city": "Bonn", "people": 3}"#;
         stack.provider.model("model-a").reply(Reply::text(fits));
         stack.provider.model("model-judge").reply(Reply::text(fits));
@@ -289,7 +289,7 @@ mod candidates {
 
     #[tokio::test]
     async fn are_no_refusals_no_filtered_and_no_empty_answers() {
-        let stack = Options::new().whole(single_quorum).start().await;
+        let stack = Options::new().ensemble("min_responses: 1").start().await;
         for (reply, label) in [
             (Reply::refusal("I would rather not."), "refusal"),
             (Reply::content_filter(), "content_filter"),
@@ -300,21 +300,6 @@ mod candidates {
         ] {
             usable_but_for(&stack, reply, json!({}), label).await;
         }
-    }
-
-    fn single_quorum(base_url: &str) -> String {
-        format!(
-            "listen: {{ext_proc: '127.0.0.1:0'}}
-providers: [{{name: scripted, base_url: '{base_url}', api_key: {KEY}}}]
-models:
-- {{display_name: a, provider: scripted, model_name: model-a}}
-- {{display_name: b, provider: scripted, model_name: model-b}}
-- {{display_name: c, provider: scripted, model_name: model-c}}
-- {{display_name: judge, provider: scripted, model_name: model-judge}}
-- display_name: {ALIAS}
-  ensemble: {{panel: [{{model: a}}, {{model: b}}, {{model: c}}], judge: {{model: judge}}, min_responses: 1}}
-"
-        )
     }
 
     /// With this reply of two members, only the third is heard.

@@ -118,6 +118,7 @@ pub async fn provider() -> Provider {
 /// The shipped configuration with these additions.
 pub fn config(provider: &Provider, ensemble: &str, models: &str, more: &str) -> String {
     let base_url = provider.base_url();
+    let quorum = if ensemble.contains("min_responses") { "" } else { ", min_responses: 2" };
     format!(
         "listen: {{ext_proc: '127.0.0.1:0'}}
 providers: [{{name: scripted, base_url: '{base_url}', api_key: {KEY}}}]
@@ -127,7 +128,7 @@ models:
 - {{display_name: c, provider: scripted, model_name: model-c}}
 - {{display_name: judge, provider: scripted, model_name: model-judge}}
 - display_name: {ALIAS}
-  ensemble: {{panel: [{{model: a}}, {{model: b}}, {{model: c}}], judge: {{model: judge}}, min_responses: 2{ensemble}}}
+  ensemble: {{panel: [{{model: a}}, {{model: b}}, {{model: c}}], judge: {{model: judge}}{quorum}{ensemble}}}
 {models}{more}"
     )
 }

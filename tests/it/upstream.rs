@@ -81,6 +81,12 @@ impl TlsFront {
         Self { addr, ca_pem, accepting }
     }
 
+    /// The fields of a provider behind this door, known by its authority.
+    fn fields(&self, ca: &tempfile::NamedTempFile) -> String {
+        let (addr, ca) = (self.addr, ca.path().display());
+        format!("base_url: 'https://{addr}/v1', api_key: sk-inside, ca_file: '{ca}'")
+    }
+
     fn ca_file(&self) -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
         std::fs::write(file.path(), &self.ca_pem).expect("written");
@@ -137,11 +143,7 @@ mod over_tls {
             let provider = inside().await;
             let front = TlsFront::start(&provider, "127.0.0.1", alpn).await;
             let ca = front.ca_file();
-            let fields = format!(
-                "base_url: 'https://{}/v1', api_key: sk-inside, ca_file: '{}'",
-                front.addr,
-                ca.path().display()
-            );
+            let fields = front.fields(&ca);
             let stack = beside(&fields).start().await;
             assert_odd(&stack, 0, "usable").await;
             let streamed = stack.ask_stream().send().await;
@@ -159,11 +161,7 @@ mod over_tls {
         provider.model("model-b").reply(Reply::stall()).then(Reply::text("two"));
         let front = TlsFront::start(&provider, "127.0.0.1", &["h2"]).await;
         let ca = front.ca_file();
-        let fields = format!(
-            "base_url: 'https://{}/v1', api_key: sk-inside, ca_file: '{}'",
-            front.addr,
-            ca.path().display()
-        );
+        let fields = front.fields(&ca);
         let stack = beside(&fields).start().await;
         let caller = tokio::spawn(stack.ask(json!({})).try_open());
         provider.wait_for("model-b", 1).await;
@@ -183,11 +181,7 @@ mod over_tls {
         assert_odd(&stack, 0, "connect").await;
         let other = TlsFront::start(&provider, "elsewhere.test", &["h2"]).await;
         let ca = other.ca_file();
-        let fields = format!(
-            "base_url: 'https://{}/v1', api_key: sk-inside, ca_file: '{}'",
-            other.addr,
-            ca.path().display()
-        );
+        let fields = other.fields(&ca);
         assert_odd(&beside(&fields).start().await, 0, "connect").await;
         assert!(provider.requests().is_empty());
     }

@@ -6,6 +6,7 @@ use envoy_types::pb::envoy::service::ext_proc::v3::{HttpTrailers, ProtocolConfig
 
 use super::*;
 use crate::ensemble::fixture;
+use crate::ext_proc::headers::told as told_headers;
 
 const CHAT: &[(&str, &str)] =
     &[(":method", "POST"), (":path", "/v1/chat/completions"), ("content-type", "application/json")];
@@ -24,24 +25,12 @@ fn headers(
     fields: &[(&str, &str)],
     end_of_stream: bool,
 ) -> pb::ProcessingRequest {
-    let headers = fields
-        .iter()
-        .map(|(k, v)| pb::HeaderValue {
-            key: (*k).to_owned(),
-            raw_value: v.as_bytes().to_vec(),
-            ..pb::HeaderValue::default()
-        })
-        .collect();
     pb::ProcessingRequest {
         protocol_config: base.map(|b| ProtocolConfiguration {
             request_body_mode: b.into(),
             ..ProtocolConfiguration::default()
         }),
-        request: Some(pb::Request::RequestHeaders(pb::HttpHeaders {
-            headers: Some(pb::HeaderMap { headers }),
-            end_of_stream,
-            ..pb::HttpHeaders::default()
-        })),
+        request: Some(pb::Request::RequestHeaders(pb::HttpHeaders { end_of_stream, ..told_headers(fields) })),
         ..pb::ProcessingRequest::default()
     }
 }
