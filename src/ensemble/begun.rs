@@ -81,7 +81,7 @@ pub(super) async fn begin(run: &mut Run, model: &Arc<DirectModel>, body: Body) -
         }
     };
     let request_id = &*run.context.request_id;
-    warn!(request_id, alias = %run.ensemble.name, model = %model.name, cause = %why, "judge failed");
+    warn!(request_id, alias = %run.ensemble.name, model = %model.name, cause = %why, "answering model failed");
     run.account.judge_ended(&Ended { result, usage: opening.usage, estimate });
     Err(cause)
 }

@@ -185,7 +185,7 @@ impl Relay {
 
     fn failed(&mut self, failure: &Failure) -> ApiError {
         let request_id = &*self.run.context.request_id;
-        warn!(request_id, alias = %self.run.ensemble.name, cause = %failure.chain(), "judge broke off");
+        warn!(request_id, alias = %self.run.ensemble.name, cause = %failure.chain(), "answer broke off");
         let is_late = self.run.is_out_of_time();
         let error = if is_late { RunError::Timeout } else { RunError::BrokenOff(Cause::of(failure)) };
         self.broke_off(failure.label(), ApiError::from(&error))

@@ -167,7 +167,7 @@ async fn no_log_line_holds_a_providers_words() {
     stack.provider.model("model-judge").reply(Reply::sse(wrong));
     stack.ask_stream().send().await;
     let logs = stack.service.logs();
-    assert!(logs.iter().any(|line| line["fields"]["message"] == "judge failed"));
+    assert!(logs.iter().any(|line| line["fields"]["message"] == "answering model failed"));
     assert!(logs.iter().all(|line| !line.to_string().contains(SECRET)), "{logs:#?}");
 }
 
