@@ -99,7 +99,11 @@ impl Answer {
     /// When a message cannot be cut into pieces: its tool calls are none.
     pub fn event(&mut self, event: &Event) -> Result<Bytes, CompletionError> {
         let said = match event {
-            Event::Message(message) => self.piece(&message.to_delta()?)?,
+            Event::Message(message) => {
+                let pieces: Result<Vec<Bytes>, _> =
+                    message.to_deltas()?.iter().map(|d| self.piece(d)).collect();
+                Bytes::from(pieces?.concat())
+            }
             Event::Delta(delta) => self.piece(delta)?,
             Event::Finish(reason) => self.chunk(b"{}", None, Some(reason))?,
             Event::Usage(usage) if self.include_usage => {
@@ -308,6 +312,26 @@ mod tests {
         assert!(opening(&delta(r#"{"content":null,"tool_calls":[{"index":0}]}"#)));
         assert!(!opening(&delta(r#"{"content":"a","tool_calls":[{"index":0}]}"#)));
         assert!(!opening(&delta(r#"{"reasoning":"a"}"#)));
+    }
+
+    #[test]
+    fn a_whole_message_is_written_in_its_pieces_behind_one_opening() {
+        let content = "word ".repeat(100);
+        let message = format!(
+            r#"{{"role":"assistant","content":"{content}","reasoning":"hm","tool_calls":[{{"id":"a"}}]}}"#
+        );
+        let message = Completion::from_message(RawValue::from_string(message).unwrap()).unwrap();
+        let written = answer(false).event(&Event::Message(Box::new(message))).unwrap();
+        let chunks: Vec<Value> = text(&written)
+            .split_terminator("\n\n")
+            .map(|event| serde_json::from_str(event.strip_prefix("data: ").unwrap()).unwrap())
+            .collect();
+        let deltas: Vec<&Value> = chunks.iter().map(|chunk| &chunk["choices"][0]["delta"]).collect();
+        let of_words = |count: usize| json!({"content": "word ".repeat(count)});
+        let opening = json!({"role": "assistant", "content": ""});
+        let call = json!({"tool_calls": [{"index": 0, "id": "a"}]});
+        let thought = json!({"reasoning": "hm"});
+        assert_eq!(deltas, [&opening, &thought, &of_words(40), &of_words(40), &of_words(20), &call]);
     }
 
     #[test]

@@ -83,7 +83,7 @@ impl Chunk {
 impl Delta {
     /// Reads a provider's delta. The role is dropped (ours has been sent, and accumulating clients
     /// would write it twice), and with it a delta that then says nothing.
-    fn read(json: Bytes, logprobs: Option<Box<RawValue>>) -> Result<Option<Self>, ObjectError> {
+    pub(super) fn read(json: Bytes, logprobs: Option<Box<RawValue>>) -> Result<Option<Self>, ObjectError> {
         let object = RawObject::parse(json)?;
         let speaks = ["content", "tool_calls", "reasoning_content", "reasoning", "refusal", "function_call"]
             .iter()
@@ -116,7 +116,8 @@ fn is_blank(raw: Option<&str>) -> bool {
             .is_some_and(|text| text.trim().is_empty())
 }
 
-fn is_empty(raw: Option<&str>) -> bool {
+/// Whether it is nothing at all.
+pub(super) fn is_empty(raw: Option<&str>) -> bool {
     matches!(raw, None | Some("null" | "\"\"" | "[]" | "{}"))
 }
 

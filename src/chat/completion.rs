@@ -5,10 +5,9 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
 use super::object::{ObjectError, RawObject};
-use super::{Delta, JsonError, Usage};
+use super::{JsonError, Usage};
 
 /// The one choice of a completion: its message as its provider wrote it, and what Consort reads of
 /// it.
@@ -36,7 +35,7 @@ pub enum CompletionError {
     /// Not the JSON of one.
     #[error("not a chat completion: {0}")]
     Json(JsonError),
-    /// Its message is no object with distinct keys.
+    /// Its message, or a tool call in it, is no object with distinct keys.
     #[error("not a message")]
     Message(#[from] ObjectError),
     /// It has no choice.
@@ -111,8 +110,8 @@ impl Completion {
         RawObject::parse(Bytes::copy_from_slice(message.get().as_bytes()))?;
         let read: Message<'_> = serde_json::from_str(message.get())?;
         let calls = match read.tool_calls {
-            None => None,
-            Some(raw) => calls(raw)?.filter(|calls| !calls.is_empty()).map(|_| raw),
+            Some(raw) if !calls(raw.get())?.is_empty() => Some(raw),
+            _ => None,
         };
         Ok(Self {
             content: match read.content {
@@ -128,35 +127,13 @@ impl Completion {
             message,
         })
     }
-
-    /// The whole message as one piece of a stream: without its role, its tool calls numbered.
-    ///
-    /// # Errors
-    /// When the message's tool calls are no array of objects.
-    pub fn to_delta(&self) -> Result<Delta, CompletionError> {
-        let object = RawObject::parse(Bytes::copy_from_slice(self.message.get().as_bytes()))?;
-        let mut edit = object.edit().remove("role");
-        if object.raw("content") == Some("null") {
-            edit = edit.remove("content");
-        }
-        if let Some(raw) = object.read::<Box<RawValue>>("tool_calls")? {
-            edit = match calls(&raw)? {
-                None => edit.remove("tool_calls"),
-                Some(mut calls) => {
-                    for (i, call) in calls.iter_mut().enumerate() {
-                        call.shift_insert(0, "index".to_owned(), i.into());
-                    }
-                    edit.set("tool_calls", serde_json::to_vec(&calls)?)
-                }
-            };
-        }
-        Ok(Delta { json: edit.body().to_bytes(), logprobs: self.logprobs.clone(), speaks: true })
-    }
 }
 
-/// A message's tool calls: none where they are `null`, otherwise an array of objects.
-fn calls(raw: &RawValue) -> Result<Option<Vec<Map<String, Value>>>, JsonError> {
-    Ok(serde_json::from_str(raw.get())?)
+/// A message's tool calls: an array of objects, or `null`.
+pub(super) fn calls(raw: &str) -> Result<Vec<RawObject>, CompletionError> {
+    let calls: Option<Vec<&RawValue>> = serde_json::from_str(raw)?;
+    let object = |call: &RawValue| RawObject::parse(Bytes::copy_from_slice(call.get().as_bytes()));
+    Ok(calls.into_iter().flatten().map(object).collect::<Result<_, _>>()?)
 }
 
 impl From<JsonError> for CompletionError {
@@ -200,21 +177,9 @@ mod tests {
             r#"{"choices":[{"message":{"content":"a","x":1,"x":2}}]}"#,
             r#"{"choices":[{"message":{"content":"a","tool_calls":{}}}]}"#,
             r#"{"choices":[{"message":{"content":"a","tool_calls":[1]}}]}"#,
+            r#"{"choices":[{"message":{"content":"a","tool_calls":[{"id":"x","id":"y"}]}}]}"#,
         ] {
             assert!(Completion::parse(json.as_bytes()).is_err(), "{json}");
         }
-    }
-
-    #[test]
-    fn a_message_as_one_piece_numbers_its_tool_calls_and_loses_its_role() {
-        let message = r#"{"role":"assistant","content":null,"tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"{\"x\": 0.70}"}},{"id":"b"}]}"#;
-        let delta = Completion::from_message(RawValue::from_string(message.to_owned()).unwrap())
-            .unwrap()
-            .to_delta()
-            .unwrap();
-        assert_eq!(
-            delta.json,
-            r#"{"tool_calls":[{"index":0,"id":"a","type":"function","function":{"name":"f","arguments":"{\"x\": 0.70}"}},{"index":1,"id":"b"}]}"#
-        );
     }
 }

@@ -10,6 +10,7 @@ mod chunk;
 mod completion;
 mod error;
 mod object;
+mod pieces;
 mod request;
 mod scan;
 pub mod sse;

@@ -12,7 +12,7 @@ use super::begun::Begun;
 use super::candidate::Candidate;
 use super::error::{Cause, RunError};
 use super::run::Run;
-use crate::chat::{ApiError, Event, Usage};
+use crate::chat::{ApiError, Completion, Event, Usage};
 use crate::telemetry::Ended;
 use crate::telemetry::decision::Outcome as How;
 use crate::upstream::Failure;
@@ -88,7 +88,9 @@ impl Run {
     fn returned(self, candidate: Candidate) -> impl Stream<Item = Result<Event, ApiError>> {
         let mut run = self;
         async_stream::stream! {
-            if let Err(error) = run.within_bound(candidate.completion.message.get().len()) {
+            let message = &candidate.completion;
+            let said = message.message.get().len() + run.pieces(message) * ENVELOPE;
+            if let Err(error) = run.within_bound(said) {
                 run.account.failed(error.label);
                 yield Err(error);
                 return;
@@ -149,6 +151,12 @@ impl Run {
         if said <= max_bytes { Ok(()) } else { Err(ApiError::from(&RunError::TooLarge { max_bytes })) }
     }
 
+    /// In how many pieces the caller gets a whole message.
+    fn pieces(&self, message: &Completion) -> usize {
+        // One that cannot be cut will say so when it is.
+        if self.request.stream { message.to_deltas().map_or(1, |deltas| deltas.len()) } else { 1 }
+    }
+
     /// The answer is whole.
     fn close(&mut self) {
         if let Some(how) = self.head.outcome {
@@ -175,12 +183,13 @@ struct Relay {
 
 impl Relay {
     fn count(&mut self, event: &Event) {
-        self.pieces += 1;
-        self.said += match event {
-            Event::Message(message) => message.message.get().len(),
-            Event::Delta(delta) => delta.json.len(),
-            Event::Usage(_) | Event::Finish(_) => 0,
+        let (said, pieces) = match event {
+            Event::Message(message) => (message.message.get().len(), self.run.pieces(message)),
+            Event::Delta(delta) => (delta.json.len(), 1),
+            Event::Usage(_) | Event::Finish(_) => (0, 1),
         };
+        self.said += said;
+        self.pieces += pieces;
     }
 
     fn failed(&mut self, failure: &Failure) -> ApiError {
@@ -208,6 +217,56 @@ impl Drop for Relay {
     fn drop(&mut self) {
         if !self.is_over {
             self.over("cancelled");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use serde_json::json;
+
+    use super::*;
+    use crate::chat::Request;
+    use crate::ensemble::fixture::{self, Scripted, fails, says};
+    use crate::ensemble::{Context, Runner};
+    use crate::limits::Admission;
+
+    /// How the answer ends, within this bound.
+    async fn end(panel: Scripted, streams: bool, max_answer_bytes: usize) -> Result<(), &'static str> {
+        let runner = Runner::new(Arc::new(panel), Admission::new(1), max_answer_bytes);
+        let context = Context { request_id: "request-1".into(), passed: Arc::default() };
+        let admitted = runner.admit(Arc::new(fixture::ensemble("team")), context).ok().unwrap();
+        let body = json!({"messages": [{"role": "user", "content": "why?"}], "stream": streams});
+        let request = Request::parse(Bytes::from(body.to_string())).unwrap();
+        let events: Vec<_> = admitted.run(request, None).await.ok().unwrap().events.collect().await;
+        events.into_iter().next_back().unwrap().map(|_| ()).map_err(|error| error.label)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_within_the_bound_passes_and_one_past_it_does_not() {
+        let long = "x".repeat(2000);
+        let panel = || {
+            let panel = Scripted::default().model("a", says(10, &long));
+            panel.model("b", says(20, "two")).model("c", says(30, "three"))
+        };
+        // Some 2,050 bytes, in an envelope of 192; for a streaming caller in ten of them.
+        for (streams, max_answer_bytes, passes) in
+            [(false, 2000, false), (false, 2500, true), (true, 3900, false), (true, 4300, true)]
+        {
+            let expected = if passes { Ok(()) } else { Err("answer_too_large") };
+            let judged = panel().model("judge", says(5, &long));
+            assert_eq!(
+                end(judged, streams, max_answer_bytes).await,
+                expected,
+                "{streams} {max_answer_bytes}"
+            );
+            let selected = panel().model("judge", fails(1, || Failure::Timeout));
+            assert_eq!(
+                end(selected, streams, max_answer_bytes).await,
+                expected,
+                "{streams} {max_answer_bytes}"
+            );
         }
     }
 }
