@@ -134,15 +134,95 @@ async fn the_python_sdk_repeats_what_cost_nothing_and_never_a_billed_panel() {
 }
 
 #[tokio::test]
-async fn the_node_sdk_reads_plain_and_streamed_answers() {
-    let fetched = tokio::task::spawn_blocking(|| fetch::npm_dir("openai", &[NODE_SDK])).await;
-    let Some(packages) = fetched.unwrap().unwrap_or_else(|error| panic!("{error}")) else {
-        consort_testkit::skipped(&format!("there is no npm here to fetch {NODE_SDK} with"));
-        return;
+async fn the_python_sdk_puts_a_selected_answer_together_as_its_member_said_it() {
+    let stack = selecting().await;
+    let said = python("selected", &stack).await;
+    for (name, member) in members_words() {
+        let member = member["choices"][0].clone();
+        is_what_the_member_said(name, &said[name]["helper"], &member);
+        let streamed = &said[name]["stream"];
+        assert_eq!(streamed["roles"], json!(["assistant"]), "{name}");
+        let contents: Vec<&str> =
+            streamed["contents"].as_array().unwrap().iter().flat_map(Value::as_str).collect();
+        assert_eq!(contents.concat(), member["message"]["content"].as_str().unwrap_or_default(), "{name}");
+        assert_eq!(contents.len() > 20, name == "long", "{name}: {contents:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_node_sdk_puts_a_selected_answer_together_as_its_member_said_it() {
+    let Some(packages) = node_packages().await else { return };
+    let stack = selecting().await;
+    let said = node("selected", &packages, &stack).await;
+    for (name, member) in members_words() {
+        is_what_the_member_said(name, &said[name], &member["choices"][0]);
+    }
+}
+
+/// What the best member says to each question: text that can be cut wrongly, calls side by side, tokens
+/// with what they weigh.
+fn members_words() -> [(&'static str, Value); 3] {
+    let line = "Zwölf \"Boxkämpfer\" 👩‍👩‍👧‍👦🇩🇪👍🏽 e\u{301}\n漢字漢字、かな\\交じり文。\t🙂";
+    let long = format!("{}{}", line.repeat(40), "無空白".repeat(200));
+    let call = |id: &str, city: &str| {
+        let arguments = json!({"city": city}).to_string();
+        json!({"id": id, "type": "function", "function": {"name": "weather", "arguments": arguments}})
     };
+    let calls = json!([call("call_Zx9", "Köln \"am\" Rhein\n"), call("call_a-1", "東京 🗼")]);
+    let token = |token: &str| json!({"token": token, "logprob": -0.25, "bytes": token.as_bytes(), "top_logprobs": []});
+    let words = "so it is ".repeat(50);
+    let logprobs =
+        json!({"content": words.split_inclusive(' ').map(token).collect::<Vec<_>>(), "refusal": null});
+    let choice = |message: Value, logprobs: Value, finish: &str| {
+        json!({
+            "id": "theirs", "object": "chat.completion", "created": 1, "model": "model-a-0613",
+            "choices": [{"index": 0, "message": message, "logprobs": logprobs, "finish_reason": finish}],
+            "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
+        })
+    };
+    let says = |content: Value| json!({"role": "assistant", "content": content, "refusal": null});
+    let mut calling = says(Value::Null);
+    calling["tool_calls"] = calls;
+    [
+        ("long", choice(says(json!(long)), Value::Null, "stop")),
+        ("tools", choice(calling, Value::Null, "tool_calls")),
+        ("logprobs", choice(says(json!(words)), logprobs, "stop")),
+    ]
+}
+
+/// An ensemble without a judge to speak of: its best member's answer is the caller's.
+async fn selecting() -> Stack {
+    let stack = Stack::start().await;
+    stack.provider.model("model-judge").reply(Reply::error(500, "kaboom", "server_error", None));
+    stack.provider.model("model-a").answer(|asked| {
+        let question = question(asked);
+        let (_, words) = members_words().into_iter().find(|(name, _)| *name == question).unwrap();
+        Reply::raw("application/json", words.to_string())
+    });
+    stack
+}
+
+fn is_what_the_member_said(name: &str, accumulated: &Value, member: &Value) {
+    let choice = &accumulated["choices"][0];
+    assert_eq!(choice["finish_reason"], member["finish_reason"], "{name}");
+    assert_eq!(without_nulls(&choice["logprobs"]), without_nulls(&member["logprobs"]), "{name}");
+    assert_eq!(choice["message"]["role"], "assistant", "{name}");
+    assert_eq!(choice["message"]["content"], member["message"]["content"], "{name}");
+    let mut calls = choice["message"]["tool_calls"].clone();
+    for call in calls.as_array_mut().into_iter().flatten() {
+        // What the SDKs add of their own.
+        call.as_object_mut().unwrap().retain(|key, _| key != "index");
+        call["function"].as_object_mut().unwrap().retain(|key, _| !key.starts_with("parsed"));
+    }
+    assert_eq!(calls, member["message"]["tool_calls"], "{name}");
+}
+
+#[tokio::test]
+async fn the_node_sdk_reads_plain_and_streamed_answers() {
+    let Some(packages) = node_packages().await else { return };
     let stack = Stack::start().await;
     stack.provider.model("model-judge").reply(Reply::stream(&TOKENS, ms(1)));
-    let said = run("node", script("openai_sdk.mjs"), &[&packages.to_string_lossy()], &stack).await;
+    let said = node("answers", &packages, &stack).await;
     for whole in [&said["plain"], &said["helper"]] {
         assert_eq!(whole["model"], ALIAS);
         assert_eq!(whole["choices"][0]["message"]["content"], TOKENS.concat());
@@ -163,6 +243,21 @@ async fn python(group: &str, stack: &Stack) -> Value {
     let python = tokio::task::spawn_blocking(|| fetch::python_venv("openai", &[PYTHON_SDK])).await;
     let python = python.unwrap().unwrap_or_else(|error| panic!("{error}"));
     run(python, script("openai_sdk.py"), &[group], stack).await
+}
+
+/// Node's packages, where there is an npm to fetch them with.
+async fn node_packages() -> Option<PathBuf> {
+    let fetched = tokio::task::spawn_blocking(|| fetch::npm_dir("openai", &[NODE_SDK])).await;
+    let packages = fetched.unwrap().unwrap_or_else(|error| panic!("{error}"));
+    if packages.is_none() {
+        consort_testkit::skipped(&format!("there is no npm here to fetch {NODE_SDK} with"));
+    }
+    packages
+}
+
+/// Runs a group of cases of the Node script.
+async fn node(group: &str, packages: &Path, stack: &Stack) -> Value {
+    run("node", script("openai_sdk.mjs"), &[&packages.to_string_lossy(), group], stack).await
 }
 
 /// Runs a script with these arguments and the `base_url` to call; what it printed.

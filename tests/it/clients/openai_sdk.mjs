@@ -1,29 +1,49 @@
-// Asks an ensemble as a user of OpenAI's SDK would: openai_sdk.mjs PACKAGES BASE_URL. Prints what came as JSON.
+// Asks an ensemble as a user of OpenAI's SDK would: openai_sdk.mjs PACKAGES GROUP BASE_URL. Prints what came as JSON.
 // PACKAGES is a directory with node_modules: import would look beside this file.
 
 import { createRequire } from "node:module";
 
-const [packages, baseURL] = process.argv.slice(2);
+const [packages, group, baseURL] = process.argv.slice(2);
 const OpenAI = createRequire(`${packages}/`)("openai").default;
 const client = new OpenAI({ baseURL, apiKey: "sk-of-the-caller" });
-const asked = { model: "research-ensemble", messages: [{ role: "user", content: "why?" }] };
+const parameters = { type: "object", properties: { city: { type: "string" } }, required: ["city"] };
+const tools = [{ type: "function", function: { name: "weather", parameters } }];
 
-const plain = await client.chat.completions.create(asked);
-
-const stream = [];
-const options = { stream: true, stream_options: { include_usage: true } };
-for await (const chunk of await client.chat.completions.create({ ...asked, ...options })) {
-  stream.push(chunk);
+function question(text = "why?", more = {}) {
+  return { model: "research-ensemble", messages: [{ role: "user", content: text }], ...more };
 }
 
-const helper = await client.chat.completions.stream(asked).finalChatCompletion();
-
-let refused;
-try {
-  await client.chat.completions.create({ ...asked, n: 2 });
-} catch (error) {
-  const { status, code, param, type } = error;
-  refused = { kind: error.constructor.name, status, code, param, type };
+function helped(asked) {
+  return client.chat.completions.stream(asked).finalChatCompletion();
 }
 
-console.log(JSON.stringify({ plain, stream, helper, refused }));
+async function answers() {
+  const plain = await client.chat.completions.create(question());
+
+  const stream = [];
+  const options = { stream: true, stream_options: { include_usage: true } };
+  for await (const chunk of await client.chat.completions.create(question("why?", options))) {
+    stream.push(chunk);
+  }
+
+  const helper = await helped(question());
+
+  let refused;
+  try {
+    await client.chat.completions.create(question("why?", { n: 2 }));
+  } catch (error) {
+    const { status, code, param, type } = error;
+    refused = { kind: error.constructor.name, status, code, param, type };
+  }
+  return { plain, stream, helper, refused };
+}
+
+async function selected() {
+  return {
+    long: await helped(question("long", { tools })),
+    tools: await helped(question("tools", { tools })),
+    logprobs: await helped(question("logprobs", { tools, logprobs: true })),
+  };
+}
+
+console.log(JSON.stringify(await { answers, selected }[group]()));

@@ -83,6 +83,15 @@ def tools(client, _url):
     }
 
 
+def selected(client, _url):
+    def ask(text, **more):
+        asked = question(text, tools=[TOOL], **more)
+        stream = list(client.chat.completions.create(stream=True, **asked))
+        return {"stream": joined(stream), "helper": helped(client, **asked)["completion"]}
+
+    return {"long": ask("long"), "tools": ask("tools"), "logprobs": ask("logprobs", logprobs=True)}
+
+
 def caught(call):
     try:
         return {"answer": whole(call())}
@@ -117,4 +126,5 @@ def errors(client, _url):
 if __name__ == "__main__":
     group, url = sys.argv[1:]
     sdk = openai.OpenAI(base_url=url, api_key="sk-of-the-caller")
-    print(json.dumps({"answers": answers, "tools": tools, "errors": errors}[group](sdk, url)))
+    groups = {"answers": answers, "tools": tools, "selected": selected, "errors": errors}
+    print(json.dumps(groups[group](sdk, url)))
