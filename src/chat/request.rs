@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::error::ApiError;
 use super::object::{Edit, ObjectError, RawObject};
@@ -109,7 +110,7 @@ impl Request {
     }
 
     /// A field as a `T`; absent, `null` or of another type reads as none.
-    pub fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Option<T> {
+    pub fn read<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
         self.object.read(name).ok().flatten()
     }
 
@@ -118,34 +119,10 @@ impl Request {
         self.object.edit()
     }
 
-    /// The text of the last user message: its parts of type `text`, joined by newlines.
-    pub fn last_user_text(&self) -> String {
-        #[derive(Deserialize)]
-        struct Message {
-            role: Option<Box<str>>,
-            content: Option<Content>,
-        }
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Content {
-            Text(String),
-            Parts(Vec<Part>),
-            Other(serde::de::IgnoredAny),
-        }
-        #[derive(Deserialize)]
-        struct Part {
-            text: Option<String>,
-        }
-        let messages: Vec<Message> = self.read("messages").unwrap_or_default();
-        let last = messages.into_iter().rev().find(|m| m.role.as_deref() == Some("user"));
-        match last.and_then(|m| m.content) {
-            Some(Content::Text(text)) => text,
-            Some(Content::Parts(parts)) => {
-                let texts: Vec<String> = parts.into_iter().filter_map(|p| p.text).collect();
-                texts.join("\n")
-            }
-            Some(Content::Other(_)) | None => String::new(),
-        }
+    /// How many tools it offers: its `tools`, or else its legacy `functions`; none where that is no array.
+    pub fn tools(&self) -> usize {
+        let of = |name| self.read::<Vec<IgnoredAny>>(name);
+        of("tools").or_else(|| of("functions")).map_or(0, |tools| tools.len())
     }
 }
 
@@ -202,11 +179,20 @@ mod tests {
     }
 
     #[test]
-    fn the_last_user_text_is_that_of_its_text_parts() {
-        let r = parse(
-            r#"{"messages":[{"role":"user","content":"one"},{"role":"user","content":[{"type":"text","text":"two"},{"type":"image_url","image_url":{"url":"x"}},{"type":"text","text":"three"}]},{"role":"assistant","content":"no"}]}"#,
-        )
-        .unwrap();
-        assert_eq!(r.last_user_text(), "two\nthree");
+    fn tools_are_counted_or_else_legacy_functions() {
+        for (fields, count) in [
+            (r#""tools":[{"type":"function"},{}]"#, 2),
+            (r#""functions":[{"name":"f"}]"#, 1),
+            (r#""tools":[{},{}],"functions":[{}]"#, 2),
+            (r#""tools":null,"functions":[{}]"#, 1),
+            (r#""tools":[]"#, 0),
+            (r#""tools":{"a":1}"#, 0),
+            (r#""tools":"many""#, 0),
+            (r#""functions":3"#, 0),
+            (r#""x":1"#, 0),
+        ] {
+            let body = format!(r#"{{"messages":[{{}}],{fields}}}"#);
+            assert_eq!(Request::parse(Bytes::from(body)).unwrap().tools(), count, "{fields}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Which answers count.
 
 use super::format::Format;
-use crate::chat::Completion;
+use crate::chat::{Completion, without_reasoning};
 
 /// A member's usable answer.
 #[derive(Debug)]
@@ -75,19 +75,6 @@ pub fn check(completion: &Completion, format: &Format) -> Result<(), Unusable> {
     if format.accepts(text) { Ok(()) } else { Err(Unusable::Format) }
 }
 
-/// What a text says once its writer has stopped thinking aloud.
-///
-/// Models without a field of its own for reasoning put it in front, in `think` tags; some chat
-/// templates have opened the tag already, and a token limit may leave it unclosed.
-pub fn without_reasoning(text: &str) -> &str {
-    let is_opened = text.trim_start().starts_with("<think>");
-    match text.split_once("</think>") {
-        Some((thought, said)) if is_opened || !thought.contains("<think>") => said.trim_start(),
-        None if is_opened => "",
-        _ => text,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -126,16 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn thinking_aloud_is_not_said() {
-        for (text, said) in [
-            ("Paris", "Paris"),
-            ("<think>hm</think>\n\nParis", "Paris"),
-            ("hm\n</think>\n\nParis", "Paris"),
-            ("<think>hm", ""),
-            ("The tag <think> opens, </think> closes.", "The tag <think> opens, </think> closes."),
-        ] {
-            assert_eq!(without_reasoning(text), said, "{text}");
-        }
+    fn a_thought_alone_is_no_answer() {
         let cut = completion(json!({"content": "<think>hm"}), "length");
         assert_eq!(check(&cut, &Format::Text), Err(Unusable::Empty));
     }

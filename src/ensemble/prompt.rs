@@ -10,7 +10,8 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use super::candidate::{self, Candidate};
+use super::candidate::Candidate;
+use crate::chat::without_reasoning;
 
 /// The placeholder that every judge prompt must contain.
 pub const CANDIDATES: &str = "{{candidates}}";
@@ -163,7 +164,7 @@ impl Filling<'_> {
 /// What a judge is shown of a candidate: its text without reasoning, then its tool calls.
 fn presented(candidate: &Candidate) -> String {
     let completion = &candidate.completion;
-    let mut text = candidate::without_reasoning(completion.content.as_deref().unwrap_or_default()).to_owned();
+    let mut text = without_reasoning(completion.content.as_deref().unwrap_or_default()).to_owned();
     if let Some(calls) = &completion.tool_calls {
         let gap = if text.is_empty() { "" } else { "\n" };
         let _ = write!(text, "{gap}tool calls: {}", calls.get());

@@ -21,7 +21,11 @@ pub(in super::super) async fn ask(
 ) -> Result<Begun, Cause> {
     let prompt = judge.prompt.fill(&Filling {
         candidates,
-        question: &if judge.prompt.shows_question() { run.request.last_user_text() } else { String::new() },
+        question: &if judge.prompt.shows_question() {
+            run.request.conversation().last_user
+        } else {
+            String::new()
+        },
         seed: &run.context.request_id,
         nonce: rand::random(),
         max_candidate_bytes: judge.max_candidate_bytes,
