@@ -6,8 +6,10 @@
 
 mod calls;
 mod number;
+mod numeral;
 mod pattern;
 mod reader;
+mod separators;
 mod text;
 
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -59,6 +59,12 @@ impl Pattern {
     }
 }
 
+/// An expression of our own.
+#[expect(clippy::expect_used, reason = "all are constants, and tests compile each")]
+pub(super) fn fixed(expression: &str) -> Regex {
+    Regex::new(expression).expect("a regular expression")
+}
+
 /// A JSON pointer (RFC 6901): which part of a JSON answer counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pointer(Box<[String]>);
