@@ -5,9 +5,15 @@
 //! abstains. Guessing is worse than abstaining: a wrong key is a vote for something nobody said.
 
 mod calls;
+mod choice;
+mod code;
+mod fence;
+mod json;
 mod number;
 mod numeral;
+mod passage;
 mod pattern;
+mod place;
 mod reader;
 mod separators;
 mod text;
