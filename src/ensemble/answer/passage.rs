@@ -7,7 +7,7 @@ use regex::Regex;
 use super::Found;
 use super::numeral::{self, Numeral};
 use super::pattern::fixed;
-use super::place::{Mark, Place};
+use super::place::{Finding, Mark, Place};
 
 /// The longest passage that may be an answer as a whole, in bytes.
 const MAX_STATED: usize = 4096;
@@ -25,50 +25,69 @@ enum Link {
     Equals,
 }
 
-/// The number that a place gives, if it gives one.
-pub fn number(place: &Place<'_>) -> Option<Found> {
+/// The number that a place gives.
+pub fn number(place: &Place<'_>) -> Finding<Found> {
+    let passage = &*place.passage;
     let found = match place.mark {
-        Mark::Field | Mark::Boxed => stated(&place.passage),
-        Mark::Statement => opening(&place.passage),
-        Mark::Hashes => opening(&place.passage)
-            .filter(|found| place.passage.get(found.span.end..).is_some_and(|rest| UNIT.is_match(rest))),
-        Mark::LastLine => closing(&place.passage),
-    }?;
-    Some(found.shifted(place.start))
+        Mark::Field | Mark::Boxed => clear(stated(passage)),
+        Mark::Statement => opening(passage),
+        Mark::Hashes => match opening(passage) {
+            Finding::Answer(found) if !is_followed_by_unit(passage, &found) => Finding::Nothing,
+            finding => finding,
+        },
+        Mark::LastLine => clear(closing(passage)),
+    };
+    match found {
+        Finding::Answer(found) => Finding::Answer(found.shifted(place.start)),
+        finding => finding,
+    }
+}
+
+fn clear<T>(found: Option<T>) -> Finding<T> {
+    found.map_or(Finding::Unclear, Finding::Answer)
+}
+
+fn is_followed_by_unit(passage: &str, found: &Found) -> bool {
+    passage.get(found.span.end..).is_some_and(|rest| UNIT.is_match(rest))
 }
 
 /// The number of a passage that is meant to be nothing else: its only one, what its equation comes to,
 /// or the one that it begins with.
 pub fn stated(passage: &str) -> Option<Found> {
-    let numerals = numeral::all(passage.get(..MAX_STATED).map_or(passage, |_| ""));
+    if passage.len() > MAX_STATED {
+        return None;
+    }
+    let numerals = numeral::all(passage);
     match numerals.as_slice() {
         [only] => only.read(),
         _ if passage.contains('=') => last(passage, &numerals),
-        _ => opening(passage),
+        _ => opening(passage).answer(),
     }
 }
 
-/// The number that a passage begins with.
-fn opening(passage: &str) -> Option<Found> {
+/// The number that a passage begins with, or what a calculation there comes to.
+fn opening(passage: &str) -> Finding<Found> {
     let numerals = numeral::all(passage);
-    let first = numerals.first()?;
-    if !LEAD.is_match(passage.get(..first.span.start)?) {
-        return None;
+    let Some(first) = numerals.first() else {
+        return Finding::Nothing;
+    };
+    if !passage.get(..first.span.start).is_some_and(|lead| LEAD.is_match(lead)) {
+        return Finding::Nothing;
     }
-    let mut result = (first, true);
-    let mut links = 0;
+    let (mut result, mut is_result, mut links) = (first, true, 0);
     for (a, b) in numerals.iter().zip(numerals.iter().skip(1)) {
-        match link(passage, a, b) {
-            Link::None => break,
-            Link::Parts => result = (b, false),
-            Link::Equals => result = (b, true),
+        let link = link(passage, a, b);
+        if link == Link::None {
+            break;
         }
+        (result, is_result) = (b, link == Link::Equals);
         links += 1;
     }
-    // A calculation that goes on has not come to its end.
-    let goes_on = links > 0 && links + 1 < numerals.len();
-    let (numeral, is_result) = result;
-    numeral.read().filter(|_| is_result && !goes_on)
+    if is_result && links > 0 && links + 1 < numerals.len() {
+        // A calculation that goes on has not come to its end.
+        return Finding::Nothing;
+    }
+    clear(result.read().filter(|_| is_result))
 }
 
 /// The number that a passage ends with.
@@ -87,10 +106,10 @@ fn link(passage: &str, a: &Numeral<'_>, b: &Numeral<'_>) -> Link {
     if gap.len() > MAX_GAP {
         return Link::None;
     }
-    let gap =
-        TYPESETTING.replace_all(&EQUAL.replace_all(&TIMES.replace_all(gap, "*"), "="), " ").into_owned();
     let after = passage.get(b.span.end..).unwrap_or_default();
-    let is_mixed = MEASURE_GAP.is_match(&gap) && MEASURE.is_match(after);
+    let after = after.get(..after.floor_char_boundary(MAX_GAP)).unwrap_or_default();
+    let (gap, after) = (unset(gap), unset(after));
+    let is_mixed = MEASURE_GAP.is_match(&gap) && MEASURE.is_match(&after);
     if RESULT.is_match(&gap) {
         Link::Equals
     } else if is_mixed || PARTS.is_match(&gap) {
@@ -98,6 +117,11 @@ fn link(passage: &str, a: &Numeral<'_>, b: &Numeral<'_>) -> Link {
     } else {
         Link::None
     }
+}
+
+/// A text without its typesetting.
+fn unset(text: &str) -> String {
+    TYPESETTING.replace_all(&EQUAL.replace_all(&TIMES.replace_all(text, "*"), "="), " ").into_owned()
 }
 
 static TIMES: LazyLock<Regex> = LazyLock::new(|| fixed(r"\\{1,2}(?:times|cdot|ast|div|pm|mp)\b"));
@@ -133,7 +157,7 @@ const UNITS: &str = r"(?:years?|months?|weeks?|days?|hours?|hrs?|h|minutes?|mins
 /// What may stand between the beginning of a passage and its number.
 static LEAD: LazyLock<Regex> = LazyLock::new(|| {
     fixed(
-        r#"(?xi) ^ (?: [\s*_`"'(\[{$€£¥₹₩₽~≈:=|>] | \\{1,2} (?: [a-z]+ | . )
+        r#"(?xi) ^ (?: [\s*_`"'(\[{}$€£¥₹₩₽~≈:=|>] | \\{1,2} (?: [a-z]+ | . )
         | (?: about | approximately | around | roughly | exactly | only | just | simply | equal \s to | thus | therefore ) \b
         | [a-z]\w{0,20} \s* =
         )* $"#,
@@ -143,3 +167,6 @@ static LEAD: LazyLock<Regex> = LazyLock::new(|| {
 /// What may stand behind the number between hashes and the end of the line: a unit.
 static UNIT: LazyLock<Regex> =
     LazyLock::new(|| fixed(r"^[%*_$\\]*\s*(?:[\p{L}/²³]+[*_]*\s*){0,2}\.?[*_]*\s*$"));
+
+#[cfg(test)]
+mod tests;

@@ -46,11 +46,6 @@ impl Pattern {
         }
     }
 
-    /// The expression as it was written.
-    pub fn as_str(&self) -> &str {
-        self.0.as_str()
-    }
-
     /// Where the answer of the last match lies. A group that took no part in that match gives none.
     pub(super) fn last(&self, text: &str) -> Option<Range<usize>> {
         let last = self.0.captures_iter(text).last()?;

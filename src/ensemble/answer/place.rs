@@ -41,13 +41,34 @@ pub struct Place<'a> {
     pub start: usize,
 }
 
+/// What a place holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding<T> {
+    /// No answer: it may stand elsewhere.
+    Nothing,
+    /// An answer that cannot be told from others: what stands elsewhere is none.
+    Unclear,
+    /// The answer.
+    Answer(T),
+}
+
+impl<T> Finding<T> {
+    /// The answer, if it is one.
+    pub fn answer(self) -> Option<T> {
+        match self {
+            Self::Answer(answer) => Some(answer),
+            Self::Nothing | Self::Unclear => None,
+        }
+    }
+}
+
 /// What `read` makes of the strongest place in `text`; `is_whole` says that the text was not cut.
 ///
 /// Strongest first: a field or a box is put there for whoever reads by machine, so the last one decides,
 /// even where nothing can be read from it: what stands elsewhere is then something else. Hashes and
-/// statements also head sections and begin explanations, so the last *readable* one decides. The last
-/// line is only trusted where the text reached its end and is not JSON without such a field.
-pub fn find<T>(text: &str, is_whole: bool, read: impl Fn(&Place<'_>) -> Option<T>) -> Option<T> {
+/// statements also head sections and begin explanations, so the last one that holds anything decides. The
+/// last line is only trusted where the text reached its end and is not JSON without such a field.
+pub fn find<T>(text: &str, is_whole: bool, read: impl Fn(&Place<'_>) -> Finding<T>) -> Option<T> {
     let skipped = text.ceil_char_boundary(text.len().saturating_sub(MAX_TEXT));
     let text = text.get(skipped..)?;
     let read = |mut place: Place<'_>| {
@@ -55,16 +76,21 @@ pub fn find<T>(text: &str, is_whole: bool, read: impl Fn(&Place<'_>) -> Option<T
         read(&place)
     };
     if let Some(place) = field(text).or_else(|| boxed(text)) {
-        return read(place);
+        return read(place).answer();
     }
-    // Only the last ones: a text may be made of nothing else.
-    let last = |expression: &Regex, place: fn(&str, usize) -> Option<Place<'_>>| {
+    let weaker: [(&Regex, fn(&str, usize) -> Option<Place<'_>>); 2] =
+        [(&HASHES, |text, end| Place::in_line(text, Mark::Hashes, end)), (&STATEMENT, statement)];
+    for (expression, place) in weaker {
         let ends: Vec<usize> = expression.find_iter(text).map(|found| found.end()).collect();
-        ends.into_iter().rev().take(MAX_PLACES).find_map(|end| read(place(text, end)?))
-    };
-    last(&HASHES, |text, end| Place::in_line(text, Mark::Hashes, end))
-        .or_else(|| last(&STATEMENT, statement))
-        .or_else(|| last_line(text).filter(|_| is_whole).and_then(read))
+        // Only the last ones: a text may be made of nothing else.
+        for place in ends.into_iter().rev().take(MAX_PLACES).filter_map(|end| place(text, end)) {
+            match read(place) {
+                Finding::Nothing => {}
+                finding => return finding.answer(),
+            }
+        }
+    }
+    last_line(text).filter(|_| is_whole).and_then(|place| read(place).answer())
 }
 
 impl<'a> Place<'a> {
@@ -189,3 +215,95 @@ static STATEMENT: LazyLock<Regex> = LazyLock::new(|| {
 
 /// A line of JSON.
 static MEMBER: LazyLock<Regex> = LazyLock::new(|| fixed(r#"^\s*"[^"]*"\s*:"#));
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::ensemble::answer::{choice, passage};
+
+    fn marks(text: &str, accepted: &[Mark]) -> Option<Mark> {
+        find(text, true, |place| match accepted.contains(&place.mark) {
+            true => Finding::Answer(place.mark),
+            false => Finding::Nothing,
+        })
+    }
+
+    #[test]
+    fn the_strongest_place_comes_first_and_weak_ones_only_when_readable() {
+        use Mark::{Boxed, Field, Hashes, LastLine, Statement};
+        let all = [Field, Boxed, Hashes, Statement, LastLine];
+        let text = "The answer is 1.\n#### 2\n\\boxed{3}\n{\"answer\": 4}\n5";
+        assert_eq!(marks(text, &all), Some(Field));
+        assert_eq!(marks(text, &[Boxed, Hashes]), None, "the field decides, read or not");
+        let text = "The answer is 1.\n#### 2\n\\boxed{3}\n5";
+        assert_eq!(marks(text, &all), Some(Boxed));
+        assert_eq!(marks(text, &[Hashes]), None, "the box decides, read or not");
+        let text = "The answer is 1.\n#### 2\n5";
+        assert_eq!(marks(text, &all), Some(Hashes));
+        assert_eq!(marks(text, &[Statement, LastLine]), Some(Statement));
+        assert_eq!(marks(text, &[LastLine]), Some(LastLine));
+        assert_eq!(marks(text, &[]), None);
+        let finding = |place: &Place<'_>| match place.mark {
+            Hashes => Finding::Unclear,
+            mark => Finding::Answer(mark),
+        };
+        assert_eq!(find(text, true, finding), None, "what is unclear decides as well");
+        assert_eq!(find("1\n5", true, finding), Some(LastLine));
+        assert_eq!(find("1\n5", false, finding), None, "cut, it is not the last line");
+    }
+
+    #[test]
+    fn what_json_escapes_is_blanked_out_in_place() {
+        for (json, blanked_out) in [
+            (r"\u20ac18", "      18"),
+            (r"\u221218", "     -18"),
+            (r#"\"18\""#, "  18  "),
+            (r"1\/2", "1  2"),
+            (r"\\frac{1}{2}", r"\\frac{1}{2}"),
+            (r"\frac{1}{2}", r"\frac{1}{2}"),
+        ] {
+            assert_eq!(blanked(json), blanked_out);
+        }
+    }
+
+    #[test]
+    fn only_the_end_of_a_huge_text_is_looked_at() {
+        let text = format!("{{\"answer\": 1}}{}\né: the answer is 2", "é".repeat(MAX_TEXT));
+        let found = find(&text, true, passage::number).unwrap();
+        assert_eq!(&text[found.span], "2");
+    }
+
+    #[test]
+    fn no_text_takes_long() {
+        let began = Instant::now();
+        for piece in [
+            "answer: ",
+            "answer: 1 + ",
+            "answer",
+            "#### 1\n",
+            "#### x",
+            "\"answer\": \"1",
+            "\"answer\": \"",
+            "\\boxed{",
+            "1 ",
+            "1,",
+            "1.",
+            "1/",
+            "1 + ",
+            "-",
+            " ",
+            "\n",
+            "(A) or ",
+            "a\n",
+            "\\frac{1}{",
+            "10^",
+        ] {
+            let text = piece.repeat((1 << 18) / piece.len());
+            find(&text, true, passage::number);
+            find(&text, true, choice::letter);
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    }
+}

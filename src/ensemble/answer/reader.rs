@@ -107,7 +107,7 @@ impl Reader {
                 let range = pattern.last(part)?;
                 passage::stated(part.get(range.clone())?)?.shifted(range.start)
             }
-            _ if is_part => passage::number(&Place::json(part)?)?,
+            _ if is_part => passage::number(&Place::json(part)?).answer()?,
             _ => place::find(said, is_whole(completion), passage::number)?,
         };
         // What was said and its parts are slices of the content.
@@ -151,3 +151,6 @@ fn captured<'a>(pattern: &Pattern, said: &'a str) -> Option<&'a str> {
 fn word(word: impl Into<Box<str>>) -> Key {
     Key::Word(word.into())
 }
+
+#[cfg(test)]
+mod tests;
