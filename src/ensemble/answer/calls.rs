@@ -111,10 +111,10 @@ impl Defaults {
         let Some(Json::Object(properties)) = schema.member("properties") else {
             return Self::default();
         };
-        let of = |(name, schema): (&Box<str>, &Json)| {
-            (name.clone(), schema.member("default").cloned(), Self::of(schema))
-        };
-        Self { properties: properties.iter().map(of).collect() }
+        let properties = properties
+            .iter()
+            .map(|(name, schema)| (name.clone(), schema.member("default").cloned(), Self::of(schema)));
+        Self { properties: properties.collect() }
     }
 
     fn fill(&self, arguments: &mut Json) {
@@ -220,7 +220,8 @@ mod tests {
     }
 
     fn call(name: &str, arguments: &str) -> Value {
-        json!({"id": format!("{name}{}", arguments.len()), "type": "function", "function": {"name": name, "arguments": arguments}})
+        let function = json!({"name": name, "arguments": arguments});
+        json!({"id": format!("{name}{}", arguments.len()), "type": "function", "function": function})
     }
 
     fn read(calls: &Value) -> Calls {

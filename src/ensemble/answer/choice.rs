@@ -61,7 +61,8 @@ fn upper(letter: &str) -> Finding<char> {
 static OPENING: LazyLock<Regex> = LazyLock::new(|| {
     fixed(
         r#"(?x) ^ [\s*_`"'$>:]* (?: \\{1,2} (?: text | textbf | mathrm | mathbf ) \{ \s* )?
-        (?: (?i: option | choice | letter | answer ) \s* :? \s* )? [*_{"'`]* (?P<bracket> [(\[] )? [*_"'`]* (?P<letter> [A-Za-z] )"#,
+        (?: (?i: option | choice | letter | answer ) \s* :? \s* )?
+        [*_{"'`]* (?P<bracket> [(\[] )? [*_"'`]* (?P<letter> [A-Za-z] )"#,
     )
 });
 /// Nothing that could be part of a word or of a sentence follows.
@@ -79,7 +80,8 @@ static NAMED: LazyLock<Regex> = LazyLock::new(|| {
     fixed(
         r#"(?x) [(\[] (?P<bracketed> [A-Z] ) [)\]]
         | \b (?i: option | choice | letter | answer ) \s+ [*_`"'(]* (?P<titled> [A-Z] ) \b
-        | (?: \b (?i: is | be | choose | select | pick ) | [:=] ) \s* [*_`"'(]* (?P<predicate> [A-Z] ) [)*_`"'.!\s]* $"#,
+        | (?: \b (?i: is | be | choose | select | pick ) | [:=] )
+          \s* [*_`"'(]* (?P<predicate> [A-Z] ) [)*_`"'.!\s]* $"#,
     )
 });
 static SEVERAL_BEFORE: LazyLock<Regex> = LazyLock::new(|| {

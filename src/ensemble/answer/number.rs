@@ -46,12 +46,6 @@ impl Number {
         }
         Some(twos.max(fives)).filter(|decimals| rest.is_one() && *decimals <= MAX_DECIMALS)
     }
-
-    /// `digits × 10^exponent`.
-    pub(super) fn scaled(digits: BigInt, exponent: i32) -> Self {
-        let scale = BigInt::from(power(10, exponent.unsigned_abs()));
-        Self(if exponent < 0 { BigRational::new(digits, scale) } else { (digits * scale).into() })
-    }
 }
 
 /// As a decimal where one is exact, otherwise as a fraction in lowest terms.
@@ -99,8 +93,8 @@ mod tests {
             (ratio(1, 3), "1/3"),
             (ratio(-10, 6), "-5/3"),
             (ratio(1_234_500, 1000), "1234.5"),
-            (Number::scaled(602.into(), 21), "602000000000000000000000"),
-            (Number::scaled(15.into(), -4), "0.0015"),
+            (ratio(602_000_000_000_000_000, 1), "602000000000000000"),
+            (ratio(15, 10_000), "0.0015"),
         ] {
             assert_eq!(number.to_string(), shown);
         }

@@ -127,14 +127,9 @@ fn power_of_ten(exponent: i32) -> BigRational {
 }
 
 fn zeros(scale: &str) -> i32 {
-    let word = scale.to_ascii_lowercase();
-    let of = |name: &str, zeros| word.contains(name).then_some(zeros);
-    of("hundred", 2)
-        .or(of("thousand", 3))
-        .or(of("million", 6))
-        .or(of("billion", 9))
-        .or(of("trillion", 12))
-        .unwrap_or(0)
+    let scale = scale.to_ascii_lowercase();
+    let known = [("hundred", 2), ("thousand", 3), ("million", 6), ("billion", 9), ("trillion", 12)];
+    known.into_iter().find(|(word, _)| scale.contains(word)).map_or(0, |(_, zeros)| zeros)
 }
 
 /// The numeral in plain ASCII: `1/2` for fractions however set, with a space behind the whole part of a
@@ -143,7 +138,7 @@ fn plainly(body: &str) -> String {
     let ascii: String = body
         .chars()
         .map(|c| {
-            SUPERSCRIPTS.chars().position(|s| s == c).and_then(|i| "0123456789-+".chars().nth(i)).unwrap_or(c)
+            RAISED.chars().zip("0123456789-+".chars()).find(|(raised, _)| *raised == c).map_or(c, |(_, c)| c)
         })
         .map(|c| match c {
             '\u{2212}' => '-',
@@ -160,7 +155,7 @@ fn plainly(body: &str) -> String {
         .to_owned()
 }
 
-const SUPERSCRIPTS: &str = "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺";
+const RAISED: &str = "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺";
 
 /// Spellings of [`plainly`] and what is plain, in this order.
 static SPELLINGS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
@@ -206,7 +201,8 @@ static NUMERAL: LazyLock<Regex> = LazyLock::new(|| {
           | [0-9]{{1,2}} :00
           | 10 {power}
           | {digits} [eE] {exponent}
-          | {digits} \ * (?: [×x*·] | {command} (?: times | cdot ) ) \ * 10 (?: {power} | [⁻⁺]? [⁰¹²³⁴⁵⁶⁷⁸⁹]+ )
+          | {digits} \ * (?: [×x*·] | {command} (?: times | cdot ) ) \ *
+            10 (?: {power} | [⁻⁺]? [⁰¹²³⁴⁵⁶⁷⁸⁹]+ )
           | (?: {digits} \ ? )? [½⅓⅔¼¾]
           | {digits}
         )

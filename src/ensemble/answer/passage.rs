@@ -130,35 +130,43 @@ static EQUAL: LazyLock<Regex> =
 static TYPESETTING: LazyLock<Regex> =
     LazyLock::new(|| fixed(r#"\\{1,2}[a-zA-Z]+|\\{1,2}.|\*\*|__|[`$€£¥₹₩₽"{}]"#));
 
+/// A word between two numbers, as a unit is.
+const WORD: &str = r"\p{L}[\p{L}/.%²³]*";
+
 static RESULT: LazyLock<Regex> = LazyLock::new(|| {
-    fixed(
-        r"(?i)^[)\]%\s]*/?(?:\p{L}[\p{L}/.%²³]*\s*)?(?:=|\b(?:is|equals|gives|makes|leaves)\b)\s*(?:about|approximately)?\s*$",
-    )
+    fixed(&format!(
+        r"(?xi) ^ [)\]%\s]* /? (?: {WORD} \s* )? (?: = | \b (?: is | equals | gives | makes | leaves ) \b )
+        \s* (?: about | approximately )? \s* $"
+    ))
 });
 
 static PARTS: LazyLock<Regex> = LazyLock::new(|| {
-    fixed(
+    fixed(&format!(
         r"(?xi) ^ [)\]%°'′″]* (?:
-            \s* /? (?: \p{L}[\p{L}/.%²³]* \s* ){0,2} (?: [-\u{2212}–—+*×·÷^~±&/] | \.\.+ | … ) [\s(\[+-]*
-          | \s* (?: \p{L}[\p{L}/.%²³]* \s+ ){0,2}? (?: x | and | or | plus | minus | times | to | through | until | by
-                | (?: divided | multiplied ) \s by | vs\.? ) \b \s* (?: about | approximately | around | roughly | even | another )? [\s(\[]*
+            \s* /? (?: {WORD} \s* ){{0,2}} (?: [-\u{{2212}}–—+*×·÷^~±&/] | \.\.+ | … ) [\s(\[+-]*
+          | \s* (?: {WORD} \s+ ){{0,2}}?
+            (?: x | and | or | plus | minus | times | to | through | until | by
+              | (?: divided | multiplied ) \s by | vs\.? ) \b
+            \s* (?: about | approximately | around | roughly | even | another )? [\s(\[]*
           | : | \s+ : \s+
           | \s* [,;] \s* (?: and | or )? \s*
           | \s*
-        ) $",
-    )
+        ) $"
+    ))
 });
 
 /// Between the parts of a measure in several units.
 static MEASURE_GAP: LazyLock<Regex> = LazyLock::new(|| fixed(&format!(r"(?i)^\s*{UNITS}\s*,?\s*$")));
 static MEASURE: LazyLock<Regex> = LazyLock::new(|| fixed(&format!(r"(?i)^\s*{UNITS}")));
-const UNITS: &str = r"(?:years?|months?|weeks?|days?|hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s|feet|foot|ft|inch(?:es)?|in|pounds?|lbs?|ounces?|oz|dollars?|cents?|km|kg|cm|g)\b";
+const UNITS: &str = "(?:years?|months?|weeks?|days?|hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s|feet|foot\
+    |ft|inch(?:es)?|in|pounds?|lbs?|ounces?|oz|dollars?|cents?|km|kg|cm|g)\\b";
 
 /// What may stand between the beginning of a passage and its number.
 static LEAD: LazyLock<Regex> = LazyLock::new(|| {
     fixed(
         r#"(?xi) ^ (?: [\s*_`"'(\[{}$€£¥₹₩₽~≈:=|>] | \\{1,2} (?: [a-z]+ | . )
-        | (?: about | approximately | around | roughly | exactly | only | just | simply | equal \s to | thus | therefore ) \b
+        | (?: about | approximately | around | roughly | exactly | only | just | simply | equal \s to
+            | thus | therefore ) \b
         | [a-z]\w{0,20} \s* =
         )* $"#,
     )

@@ -78,12 +78,10 @@ pub fn find<T>(text: &str, is_whole: bool, read: impl Fn(&Place<'_>) -> Finding<
     if let Some(place) = field(text).or_else(|| boxed(text)) {
         return read(place).answer();
     }
-    let weaker: [(&Regex, fn(&str, usize) -> Option<Place<'_>>); 2] =
-        [(&HASHES, |text, end| Place::in_line(text, Mark::Hashes, end)), (&STATEMENT, statement)];
-    for (expression, place) in weaker {
+    for (expression, mark) in [(&HASHES, Mark::Hashes), (&STATEMENT, Mark::Statement)] {
         let ends: Vec<usize> = expression.find_iter(text).map(|found| found.end()).collect();
         // Only the last ones: a text may be made of nothing else.
-        for place in ends.into_iter().rev().take(MAX_PLACES).filter_map(|end| place(text, end)) {
+        for place in ends.into_iter().rev().take(MAX_PLACES).filter_map(|end| behind(text, mark, end)) {
             match read(place) {
                 Finding::Nothing => {}
                 finding => return finding.answer(),
@@ -162,16 +160,15 @@ fn boxed(text: &str) -> Option<Place<'_>> {
     Place::of(text, Mark::Boxed, start..start + end)
 }
 
-/// What stands behind a statement that ends at `end`; where its line ends too, the next one, if it is the
-/// last.
-fn statement(text: &str, end: usize) -> Option<Place<'_>> {
-    let place = Place::in_line(text, Mark::Statement, end)?;
+/// What stands behind a mark that ends at `end`; where its line ends too, the next one, if it is the last.
+fn behind(text: &str, mark: Mark, end: usize) -> Option<Place<'_>> {
+    let place = Place::in_line(text, mark, end)?;
     if place.passage.contains(char::is_alphanumeric) {
         return Some(place);
     }
     let rest = text.get(end + place.passage.len()..)?.trim();
     let last = if rest.contains('\n') { None } else { last_line(text) }?;
-    Some(Place { mark: Mark::Statement, ..last })
+    Some(Place { mark, ..last })
 }
 
 fn last_line(text: &str) -> Option<Place<'_>> {
