@@ -133,13 +133,11 @@ mod tests {
             ("(a", "not a regular expression: unclosed group"),
             (
                 "(?=a)",
-                "not a regular expression: look-around, including look-ahead and look-behind, is not supported",
+                "not a regular expression: look-around, including look-ahead and look-behind, \
+                 is not supported",
             ),
             ("(a)(b)", "has 2 groups; at most one may capture, write the others as (?:…)"),
-            (
-                r"(?:\w{100}){100}",
-                "larger than 1048576 bytes once compiled; use fewer or smaller repetitions",
-            ),
+            (r"\w{80}", "larger than 1048576 bytes once compiled; use fewer or smaller repetitions"),
         ] {
             assert_eq!(Pattern::parse(pattern).unwrap_err().to_string(), message, "{pattern}");
         }

@@ -277,6 +277,7 @@ mod tests {
         let began = Instant::now();
         for piece in [
             "answer: ",
+            "answer: so 1, 2, 3, ",
             "answer: 1 + ",
             "answer",
             "#### 1\n",
@@ -297,10 +298,10 @@ mod tests {
             "\\frac{1}{",
             "10^",
         ] {
-            let text = piece.repeat((1 << 18) / piece.len());
+            let text = piece.repeat((1 << 16) / piece.len());
             find(&text, true, passage::number);
             find(&text, true, choice::letter);
         }
-        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     }
 }
