@@ -1,6 +1,7 @@
 //! An alias becomes an answer: panel, quorum, strategy, outcome.
 
 mod alias;
+mod answer;
 mod begun;
 mod candidate;
 mod error;
@@ -17,6 +18,9 @@ mod strategy;
 
 pub use alias::{
     Ensemble, Judge, Member, OnJudgeFailure, OnQuorumFailure, Params, SingleCandidate, Snapshot, Strategy,
+};
+pub use answer::{
+    Calls, Found, Key, Kind, Number, Pattern, PatternError, Pointer, PointerError, Reader, Reading, Text,
 };
 pub use candidate::Candidate;
 pub use error::RunError;
