@@ -8,8 +8,9 @@
 //! 2. [`chat`]: an alias's body becomes a view over the caller's bytes, to be patched, never
 //!    re-rendered.
 //! 3. [`limits`]: the run is admitted, or refused with a 503.
-//! 4. [`ensemble`]: the alias's panel is asked by one fan-out, the quorum collects usable
-//!    candidates, the strategy (a judge) makes one answer of them.
+//! 4. [`ensemble`]: the alias's condition and the caller's headers decide what is asked for; the panel
+//!    is asked by one fan-out, the quorum collects usable candidates, keys are read from them where they
+//!    are compared, the strategy makes one answer of them.
 //! 5. [`upstream`]: each call goes to its provider over hyper.
 //! 6. [`telemetry`]: the run's decision is recorded once, however the run ended.
 //! 7. [`ext_proc`] again: the outcome goes back to Envoy as an immediate response, or as a stream

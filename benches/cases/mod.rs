@@ -110,7 +110,7 @@ pub(crate) fn runner() -> (Runner, Arc<Ensemble>) {
 
 /// One whole run: three members, a judge, the answer's bytes.
 pub(crate) async fn run(runner: &Runner, ensemble: &Arc<Ensemble>, body: &Bytes) -> usize {
-    let context = Context { request_id: "request-1".into(), passed: Arc::default() };
+    let context = Context { request_id: "request-1".into(), ..Context::default() };
     let admitted = runner.admit(Arc::clone(ensemble), context);
     let admitted = admitted.unwrap_or_else(|failed| panic!("{:?}", failed.error));
     let request = Request::parse(body.clone()).expect("a request");
@@ -121,5 +121,5 @@ pub(crate) async fn run(runner: &Runner, ensemble: &Arc<Ensemble>, body: &Bytes)
         collected.push(event.expect("no error")).expect("a piece");
     }
     let (completion, usage) = collected.finish().expect("a message");
-    Answer::new("team", false).completion(&completion, &usage).expect("JSON").len()
+    Answer::new("team", false).completion(&completion, &usage, None).expect("JSON").len()
 }

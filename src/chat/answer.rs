@@ -5,7 +5,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
 use super::{Completion, CompletionError, Delta, Event, RawObject, Usage, sse};
@@ -17,6 +16,8 @@ pub struct Answer {
     alias: Box<str>,
     created: u64,
     include_usage: bool,
+    /// The decision, for the last chunk of a stream.
+    decision: Option<Box<RawValue>>,
     /// Whether a stream's opening has been written.
     is_open: bool,
 }
@@ -29,6 +30,8 @@ struct CompletionWire<'a> {
     model: &'a str,
     choices: [ChoiceWire<'a>; 1],
     usage: &'a Usage,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    consort: Option<&'a RawValue>,
 }
 
 #[derive(Serialize)]
@@ -49,6 +52,9 @@ struct ChunkWire<'a> {
     /// Present in every chunk when a usage chunk was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Option<&'a Usage>>,
+    /// In the last chunk only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    consort: Option<&'a RawValue>,
 }
 
 #[derive(Serialize)]
@@ -67,6 +73,7 @@ impl Answer {
             alias: alias.into(),
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
             include_usage,
+            decision: None,
             is_open: false,
         }
     }
@@ -75,7 +82,12 @@ impl Answer {
     ///
     /// # Errors
     /// Never for what [`Collected`] gives; serde's signature has it.
-    pub fn completion(&self, completion: &Completion, usage: &Usage) -> Result<Bytes, serde_json::Error> {
+    pub fn completion(
+        &self,
+        completion: &Completion,
+        usage: &Usage,
+        decision: Option<&RawValue>,
+    ) -> Result<Bytes, serde_json::Error> {
         serde_json::to_vec(&CompletionWire {
             id: &self.id,
             object: "chat.completion",
@@ -88,12 +100,14 @@ impl Answer {
                 finish_reason: completion.finish_reason.as_deref().unwrap_or("stop"),
             }],
             usage,
+            consort: decision,
         })
         .map(Bytes::from)
     }
 
     /// The events of a stream that say this step: the first one is preceded by the opening, which
-    /// gives the role, and the last one is followed by the end marker.
+    /// gives the role, and the last one is followed by the end marker. A decision says nothing by itself: it
+    /// goes with the last chunk.
     ///
     /// # Errors
     /// When a message cannot be cut into pieces: its tool calls are none.
@@ -110,6 +124,10 @@ impl Answer {
                 Bytes::from([self.encode(&[], Some(usage))?, sse::encode(sse::DONE)].concat())
             }
             Event::Usage(_) => sse::encode(sse::DONE),
+            Event::Decision(decision) => {
+                self.decision = Some(decision.clone());
+                return Ok(Bytes::new());
+            }
         };
         if std::mem::replace(&mut self.is_open, true) {
             return Ok(said);
@@ -122,7 +140,7 @@ impl Answer {
 
     /// The event that ends a stream after its status was committed.
     pub fn error(error: &ApiError) -> Bytes {
-        sse::encode(&error.to_json())
+        sse::encode(&error.to_json(None))
     }
 
     fn piece(&self, delta: &Delta) -> Result<Bytes, serde_json::Error> {
@@ -141,6 +159,11 @@ impl Answer {
     }
 
     fn encode(&self, choices: &[ChunkChoice<'_>], usage: Option<&Usage>) -> Result<Bytes, serde_json::Error> {
+        let is_last = if self.include_usage {
+            usage.is_some()
+        } else {
+            choices.iter().any(|choice| choice.finish_reason.is_some())
+        };
         let mut json = serde_json::to_vec(&ChunkWire {
             id: &self.id,
             object: "chat.completion.chunk",
@@ -148,6 +171,7 @@ impl Answer {
             model: &self.alias,
             choices,
             usage: self.include_usage.then_some(usage),
+            consort: self.decision.as_deref().filter(|_| is_last),
         })?;
         // A provider may break lines inside its JSON, an event's data may not. In JSON they are white space.
         if memchr::memchr2(b'\n', b'\r', &json).is_some() {
@@ -165,112 +189,17 @@ impl Event {
             Self::Delta(delta) => RawObject::parse(delta.json.clone()).is_ok_and(|delta| {
                 delta.raw("tool_calls").is_some() && delta.raw("content").is_none_or(|c| c == "null")
             }),
-            Self::Finish(_) | Self::Usage(_) => false,
-        }
-    }
-}
-
-/// An answer's events, collected into one message: how a caller that does not stream is answered.
-#[derive(Debug, Default)]
-pub struct Collected {
-    message: Option<Box<Completion>>,
-    pieces: Map<String, Value>,
-    logprobs: Map<String, Value>,
-    finish_reason: Option<Box<str>>,
-    usage: Usage,
-}
-
-impl Collected {
-    /// Takes the next event.
-    ///
-    /// # Errors
-    /// When a piece is no JSON object.
-    pub fn push(&mut self, event: Event) -> Result<(), CompletionError> {
-        match event {
-            Event::Message(message) => self.message = Some(message),
-            Event::Delta(delta) => {
-                join(&mut self.pieces, serde_json::from_slice(&delta.json)?);
-                if let Some(logprobs) = delta.logprobs {
-                    join(&mut self.logprobs, serde_json::from_str(logprobs.get())?);
-                }
-            }
-            Event::Finish(reason) => self.finish_reason = Some(reason),
-            Event::Usage(usage) => self.usage.add(&usage),
-        }
-        Ok(())
-    }
-
-    /// The message, and what it cost. A message that came whole is returned as it was written.
-    ///
-    /// # Errors
-    /// When the pieces make no message.
-    pub fn finish(self) -> Result<(Completion, Usage), CompletionError> {
-        let mut completion = match self.message {
-            Some(message) => *message,
-            None => {
-                let mut message = Map::new();
-                message.insert("role".to_owned(), json!("assistant"));
-                message.insert("content".to_owned(), Value::Null);
-                message.insert("refusal".to_owned(), Value::Null);
-                message.extend(self.pieces);
-                let mut completion = Completion::from_message(serde_json::value::to_raw_value(&message)?)?;
-                if !self.logprobs.is_empty() {
-                    completion.logprobs = Some(serde_json::value::to_raw_value(&self.logprobs)?);
-                }
-                completion
-            }
-        };
-        if self.finish_reason.is_some() {
-            completion.finish_reason = self.finish_reason;
-        }
-        Ok((completion, self.usage))
-    }
-}
-
-/// Joins a further piece to what came before: texts are appended, lists of numbered items by their
-/// `index`, other lists one behind the other.
-fn join(into: &mut Map<String, Value>, piece: Map<String, Value>) {
-    for (name, value) in piece {
-        let slot = into.entry(&*name).or_insert(Value::Null);
-        match (slot, value) {
-            (_, Value::Null) => {}
-            (Value::String(text), Value::String(more)) if name != "type" && name != "id" => {
-                text.push_str(&more)
-            }
-            (Value::Object(object), Value::Object(more)) => join(object, more),
-            (Value::Array(items), Value::Array(more)) => join_items(items, more),
-            (slot @ Value::Null, Value::Array(more)) => {
-                let mut items = Vec::new();
-                join_items(&mut items, more);
-                *slot = Value::Array(items);
-            }
-            (slot, value) => *slot = value,
-        }
-    }
-}
-
-fn join_items(items: &mut Vec<Value>, more: Vec<Value>) {
-    for item in more {
-        match item {
-            Value::Object(mut fields) => match fields.shift_remove("index").and_then(|i| i.as_u64()) {
-                Some(index) => {
-                    // Indexes come in order; one far ahead of the rest is not a reason to allocate.
-                    let at = usize::try_from(index).unwrap_or(usize::MAX).min(items.len());
-                    match items.get_mut(at) {
-                        Some(Value::Object(known)) => join(known, fields),
-                        _ => items.push(Value::Object(fields)),
-                    }
-                }
-                None => items.push(Value::Object(fields)),
-            },
-            item => items.push(item),
+            Self::Finish(_) | Self::Usage(_) | Self::Decision(_) => false,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::chat::Collected;
 
     fn answer(include_usage: bool) -> Answer {
         Answer {
@@ -278,6 +207,7 @@ mod tests {
             alias: "team".into(),
             created: 7,
             include_usage,
+            decision: None,
             is_open: false,
         }
     }
@@ -342,32 +272,6 @@ mod tests {
     }
 
     #[test]
-    fn pieces_collect_to_the_message_they_were_cut_from() {
-        let mut collected = Collected::default();
-        for piece in [
-            r#"{"content":"he"}"#,
-            r#"{"content":"llo","reasoning_content":"hm"}"#,
-            r#"{"tool_calls":[{"index":0,"id":"a","type":"function","function":{"name":"f","arguments":""}}]}"#,
-            r#"{"tool_calls":[{"index":0,"function":{"arguments":"{\"x\""}}]}"#,
-            r#"{"tool_calls":[{"index":1,"id":"b","type":"function","function":{"name":"g","arguments":"{}"}}]}"#,
-            r#"{"tool_calls":[{"index":0,"function":{"arguments":":1}"}}]}"#,
-        ] {
-            collected.push(delta(piece)).unwrap();
-        }
-        collected.push(Event::Finish("tool_calls".into())).unwrap();
-        let (completion, _) = collected.finish().unwrap();
-        assert_eq!(completion.finish_reason.as_deref(), Some("tool_calls"));
-        let message: Value = serde_json::from_str(completion.message.get()).unwrap();
-        assert_eq!(
-            message,
-            json!({"role": "assistant", "content": "hello", "refusal": null, "reasoning_content": "hm", "tool_calls": [
-                {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{\"x\":1}"}},
-                {"id": "b", "type": "function", "function": {"name": "g", "arguments": "{}"}},
-            ]})
-        );
-    }
-
-    #[test]
     fn a_whole_message_is_returned_as_it_was_written() {
         let message = r#"{"role":"assistant", "content":"a\u00e9", "x":0.70}"#;
         let raw = RawValue::from_string(message.to_owned()).unwrap();
@@ -375,7 +279,7 @@ mod tests {
         collected.push(Event::Message(Box::new(Completion::from_message(raw).unwrap()))).unwrap();
         collected.push(Event::Finish("length".into())).unwrap();
         let (completion, usage) = collected.finish().unwrap();
-        let body = answer(false).completion(&completion, &usage).unwrap();
+        let body = answer(false).completion(&completion, &usage, None).unwrap();
         assert!(
             text(&body).contains(&format!(r#""message":{message},"logprobs":null,"finish_reason":"length"#)),
             "{}",

@@ -127,6 +127,18 @@ impl Completion {
             message,
         })
     }
+
+    /// The same message with another text, and without the log probabilities of its own.
+    ///
+    /// # Errors
+    /// Never for a message that was read; the reader's signature has it.
+    pub fn with_content(&self, content: &str) -> Result<Self, CompletionError> {
+        let object = RawObject::parse(Bytes::copy_from_slice(self.message.get().as_bytes()))?;
+        let json =
+            object.edit().set("content", serde_json::Value::from(content).to_string()).body().to_bytes();
+        let message = serde_json::from_slice(&json)?;
+        Ok(Self { logprobs: None, message, content: Some(content.to_owned()), ..self.clone() })
+    }
 }
 
 /// A message's tool calls: an array of objects, or `null`.

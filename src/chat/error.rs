@@ -6,6 +6,7 @@ use serde_json::error::Category;
 
 use bytes::Bytes;
 use serde_json::json;
+use serde_json::value::RawValue;
 
 /// What is wrong with a JSON text, without a word of it: the text may be somebody's answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -97,15 +98,16 @@ impl ApiError {
         }
     }
 
-    /// The body.
-    pub fn to_json(&self) -> Bytes {
-        let body = json!({"error": {
+    /// The body, with the decision where the caller may see it.
+    pub fn to_json(&self, decision: Option<&RawValue>) -> Bytes {
+        let error = json!({
             "message": self.message,
             "type": self.kind(),
             "param": self.param,
             "code": self.code,
-        }});
-        Bytes::from(body.to_string())
+        });
+        let decision = decision.map(|d| format!(",\"consort\":{}", d.get())).unwrap_or_default();
+        Bytes::from(format!("{{\"error\":{error}{decision}}}"))
     }
 }
 

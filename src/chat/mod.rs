@@ -7,6 +7,7 @@
 mod answer;
 mod body;
 mod chunk;
+mod collected;
 mod completion;
 mod conversation;
 mod error;
@@ -18,9 +19,10 @@ mod scan;
 pub mod sse;
 mod usage;
 
-pub use answer::{Answer, Collected};
+pub use answer::Answer;
 pub use body::Body;
 pub use chunk::{Chunk, ChunkError};
+pub use collected::Collected;
 pub use completion::{Completion, CompletionError};
 pub use conversation::Conversation;
 pub use error::{ApiError, JsonError};
@@ -41,6 +43,8 @@ pub enum Event {
     Finish(Box<str>),
     /// What the answer cost its provider.
     Usage(Usage),
+    /// The record of how an ensemble's answer came about, for a caller who may see it.
+    Decision(Box<serde_json::value::RawValue>),
 }
 
 /// A piece of a message, as its provider wrote it.

@@ -54,10 +54,20 @@ impl Request {
     /// Reads the request that `bytes` are.
     ///
     /// # Errors
-    /// When they are not one JSON object with distinct keys, when a field that Consort itself reads
-    /// (`messages`, `stream`, `stream_options`) has a wrong type, or when one asks for what no
-    /// single answer of an ensemble can be (`n` above 1, audio).
+    /// When [`Request::parse_for_any`] says so, or when a field asks for what no single answer of an ensemble
+    /// can be (`n` above 1, audio).
     pub fn parse(bytes: Bytes) -> Result<Self, RequestError> {
+        let request = Self::parse_for_any(bytes)?;
+        request.check_supported()?;
+        Ok(request)
+    }
+
+    /// Reads the request that `bytes` are, whoever is to answer it.
+    ///
+    /// # Errors
+    /// When they are not one JSON object with distinct keys, or when a field that Consort itself reads
+    /// (`messages`, `stream`, `stream_options`) has a wrong type.
+    pub fn parse_for_any(bytes: Bytes) -> Result<Self, RequestError> {
         let object = RawObject::parse(bytes).map_err(|e| match e {
             ObjectError::Duplicate(key) => RequestError::Duplicate(key),
             e => RequestError::Syntax(e),
@@ -75,13 +85,14 @@ impl Request {
         if options.is_some() && !stream {
             return Err(invalid("stream_options", "is only allowed when 'stream' is true"));
         }
-        let request =
-            Self { stream, include_usage: options.and_then(|o| o.include_usage).unwrap_or(false), object };
-        request.check_supported()?;
-        Ok(request)
+        Ok(Self { stream, include_usage: options.and_then(|o| o.include_usage).unwrap_or(false), object })
     }
 
-    fn check_supported(&self) -> Result<(), RequestError> {
+    /// Sees that an ensemble can honour it.
+    ///
+    /// # Errors
+    /// When a field asks for what no single answer of an ensemble can be (`n` above 1, audio).
+    pub fn check_supported(&self) -> Result<(), RequestError> {
         let unsupported = |param, what| Err(RequestError::Unsupported { param, what });
         match self.object.read::<u64>("n") {
             Ok(None | Some(1)) => {}
@@ -112,6 +123,11 @@ impl Request {
     /// A field as a `T`; absent, `null` or of another type reads as none.
     pub fn read<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
         self.object.read(name).ok().flatten()
+    }
+
+    /// The names of its fields, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.object.names()
     }
 
     /// Starts an edited copy that shares the caller's bytes.

@@ -43,6 +43,7 @@ pub(super) fn direct_or_ensemble(schema: &mut Schema) {
             "provider": forbidden(why),
             "model_name": forbidden(why),
             "timeout": forbidden(why),
+            "response_format": forbidden(why),
         }}),
     );
     schema.insert("else".to_owned(), json!({ "required": ["provider", "model_name"] }));
@@ -55,6 +56,28 @@ pub(super) fn without_ours(schema: &mut Schema) {
         .map(|(field, why)| ((*field).to_owned(), forbidden(&format!("may not be set: it {why}"))))
         .collect();
     schema.insert("properties".to_owned(), Value::Object(ours));
+}
+
+/// `off` is a boolean to tools that read YAML 1.1, as Kubernetes' are; what they hand on is `false`.
+pub(super) fn false_is_off(schema: &mut Schema) {
+    if let Some(Value::Array(words)) = schema.get_mut("oneOf") {
+        words.push(json!({ "const": false, "description": "`off`, as YAML 1.1 reads it." }));
+    }
+}
+
+/// A choice between words and a mapping is one choice, not a choice within a choice.
+pub(super) fn one_choice(schema: &mut Schema) {
+    let Some(Value::Array(branches)) = schema.remove("anyOf") else {
+        return;
+    };
+    let mut choice = Vec::new();
+    for mut branch in branches {
+        match branch.get_mut("oneOf") {
+            Some(Value::Array(words)) => choice.append(words),
+            _ => choice.push(branch),
+        }
+    }
+    schema.insert("oneOf".to_owned(), choice.into());
 }
 
 /// Leaves out what Rust's types say and a configuration file does not: an absent key is absent, not

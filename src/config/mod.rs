@@ -12,7 +12,6 @@ mod interpolate;
 mod json_schema;
 mod load;
 mod problem;
-mod provider;
 mod resolve;
 pub mod schema;
 mod secret;

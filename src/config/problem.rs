@@ -43,6 +43,14 @@ impl Path {
         other.0.starts_with(&self.0)
     }
 
+    /// This place, then each that it is beneath, but for the root.
+    pub(super) fn upwards(&self) -> impl Iterator<Item = Self> {
+        (1..=self.0.len())
+            .rev()
+            .filter_map(|length| self.0.get(..length))
+            .map(|segments| Self(segments.to_vec()))
+    }
+
     fn join(&self, segment: Segment) -> Self {
         let mut segments = self.0.clone();
         segments.push(segment);
@@ -131,6 +139,11 @@ impl Report {
             return;
         }
         self.0.push(Problem { path, what: what.into() });
+    }
+
+    /// Whether what a later stage sees at `path` may be a stand-in, as a whole or in part.
+    pub(super) fn doubts(&self, path: &Path) -> bool {
+        self.0.iter().any(|known| known.path.contains(path) || path.contains(&known.path))
     }
 
     /// Whether nothing was found so far.

@@ -3,6 +3,8 @@
 //! What is wrong is reported and cut out, and the rest is read with defaults in its place: a slip
 //! in one key then does not hide what only a later stage can see in the keys beside it.
 
+use std::collections::HashSet;
+
 use jsonschema::ValidationError;
 use jsonschema::error::ValidationErrorKind as Kind;
 use jsonschema::paths::{Location, LocationSegment};
@@ -38,7 +40,7 @@ pub(super) fn read(mut tree: Value, report: &mut Report) -> Option<File> {
 /// Reads `tree`, which fits the schema. What the schema lets through and Rust's types do not is an
 /// integer written as `2.0`, or one too large.
 fn deserialize(mut tree: Value, report: &mut Report) -> Option<File> {
-    let mut last = Path::root();
+    let mut places = HashSet::new();
     loop {
         let error = match serde_path_to_error::deserialize(&tree) {
             Ok(file) => return Some(file),
@@ -55,11 +57,9 @@ fn deserialize(mut tree: Value, report: &mut Report) -> Option<File> {
             .collect();
         // Not the error's own words, which show the value.
         report.add(path.clone(), "cannot be read: expected an integer without a fraction, within 64 bits");
-        if path == last {
-            return None;
-        }
-        cut(&mut tree, path.segments());
-        last = path;
+        // An element of a list that cannot be empty goes with its list.
+        let place = path.upwards().find(|place| places.insert(place.clone()))?;
+        cut(&mut tree, place.segments());
     }
 }
 
@@ -140,7 +140,7 @@ fn fits_object(branch: &[ValidationError<'_>], path: &Path) -> bool {
     })
 }
 
-/// What may stand where there is a choice of words, or of words and a mapping.
+/// What may stand where there is a choice of words, or of words or text and a mapping.
 fn choice(branches: Option<&Value>, instance: &Value) -> String {
     let branches = branches.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let words: Vec<&str> = branches.iter().filter_map(|branch| branch.get("const")?.as_str()).collect();
@@ -148,6 +148,7 @@ fn choice(branches: Option<&Value>, instance: &Value) -> String {
         .iter()
         .filter_map(|branch| match branch.get("const").and_then(Value::as_str) {
             Some(word) => Some(format!("`{word}`")),
+            None if branch.get("type")? == "string" => Some("a string".to_owned()),
             None => {
                 let keys = branch.get("properties")?.as_object()?.keys();
                 let keys: Vec<String> = keys.map(|key| format!("{key}: …")).collect();
@@ -192,7 +193,8 @@ fn range(least: Option<&Value>, most: Option<&Value>, above: Option<&Value>) -> 
     match (least, most, above) {
         (Some(least), Some(most), _) => format!("must be from {least} to {most}"),
         (Some(least), None, _) => format!("must be at least {least}"),
-        (None, Some(most), _) => format!("must be at most {most}"),
+        (None, Some(most), Some(above)) => format!("must be greater than {above} and at most {most}"),
+        (None, Some(most), None) => format!("must be at most {most}"),
         (None, None, Some(above)) => format!("must be greater than {above}"),
         (None, None, None) => "is out of range".to_owned(),
     }

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::prompt::Template;
+use super::answer::Reading;
+use super::overrides::Overrides;
+use super::strategy::Strategy;
+use super::when::When;
 use crate::upstream::DirectModel;
 
 /// Every alias of one configuration; a request keeps the snapshot it began with.
@@ -35,7 +38,7 @@ impl Snapshot {
 }
 
 /// An alias for a panel and a strategy.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Ensemble {
     /// The model name that a caller sends.
     pub name: Arc<str>,
@@ -43,6 +46,8 @@ pub struct Ensemble {
     pub panel: Vec<Member>,
     /// How the candidates become one answer.
     pub strategy: Strategy,
+    /// How answers are read where they are compared.
+    pub reading: Reading,
     /// How many usable candidates are needed; never more than members.
     pub quorum: NonZeroUsize,
     /// The bound of each panel call and of the judge call, streaming included.
@@ -57,14 +62,90 @@ pub struct Ensemble {
     pub on_judge_failure: OnJudgeFailure,
     /// What happens with a single candidate.
     pub single_candidate: SingleCandidate,
+    /// In which order members are asked.
+    pub execution: Execution,
+    /// Which requests are the ensemble's; none when all are.
+    pub when: Option<When>,
+    /// Where the others go: Envoy routes them by this model's name.
+    pub otherwise: Option<Arc<DirectModel>>,
+    /// What callers may change by headers.
+    pub overrides: Overrides,
+    /// Whether callers see the decision.
+    pub trace: Trace,
+    /// Whether callers see what models thought aloud.
+    pub reasoning: Reasoning,
 }
 
 impl Ensemble {
-    /// The longest that a run may take by its own bounds: the deadline, or the panel, the judge and its
-    /// fallback one after the other.
+    /// The longest that a run may take by its own bounds: the deadline, or as many calls one after the other
+    /// as there may be.
     pub fn longest_run(&self) -> Option<Duration> {
-        self.deadline.or(self.timeout.map(|timeout| timeout * 3))
+        let members = self.panel.len();
+        // At least one more call: a fallback may answer alone.
+        let calls = self.execution.rounds(members) + self.strategy.judge_rounds().max(1);
+        let in_sequence =
+            |timeout: Duration| timeout.saturating_mul(u32::try_from(calls).unwrap_or(u32::MAX));
+        let hedges = match self.execution {
+            Execution::Hedged(delay) => delay.saturating_mul(u32::try_from(members).unwrap_or(u32::MAX)),
+            _ => Duration::ZERO,
+        };
+        self.deadline.or(self.timeout.map(|timeout| in_sequence(timeout).saturating_add(hedges)))
     }
+}
+
+/// In which order members are asked.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Execution {
+    /// All at once.
+    Parallel,
+    /// One after the other, in panel order, until there is a decision.
+    Sequential,
+    /// A few, and more while they disagree.
+    Cascade(Cascade),
+    /// One after the other with this delay, without waiting for the ones before.
+    Hedged(Duration),
+}
+
+/// An adaptive panel: it ends as soon as those who were asked agree.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cascade {
+    /// How many members are asked at first; at least 2, at most as many as there are.
+    pub start: NonZeroUsize,
+    /// How many are added while they disagree.
+    pub step: NonZeroUsize,
+    /// The share of the leading class among those who gave an answer that is agreement; above 0, at most 1.
+    pub agreement: f64,
+}
+
+impl Execution {
+    /// How many panel calls may follow one another.
+    fn rounds(&self, panel: usize) -> usize {
+        match self {
+            Self::Parallel | Self::Hedged(_) => 1,
+            Self::Sequential => panel,
+            Self::Cascade(c) => 1 + panel.saturating_sub(c.start.get()).div_ceil(c.step.get()),
+        }
+    }
+}
+
+/// Whether callers see the decision of their run, in the response body under `consort`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trace {
+    /// Never.
+    Off,
+    /// When they ask for it by `x-ensemble-trace: true`.
+    Header,
+    /// Always.
+    Always,
+}
+
+/// Whether callers see what models thought aloud.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reasoning {
+    /// As it was given.
+    Pass,
+    /// Not at all.
+    Drop,
 }
 
 /// One place in a panel. The same direct model may hold several.
@@ -84,28 +165,6 @@ pub struct Member {
 
 /// Request fields and the JSON text that each is set to.
 pub type Params = Vec<(String, Bytes)>;
-
-/// How candidates become one answer.
-#[derive(Debug)]
-pub enum Strategy {
-    /// A judge model writes the answer from the candidates.
-    Judge(Judge),
-}
-
-/// The model that synthesises.
-#[derive(Debug)]
-pub struct Judge {
-    /// The model asked first.
-    pub model: Arc<DirectModel>,
-    /// The model asked when the first one failed before it had said anything.
-    pub fallback: Option<Arc<DirectModel>>,
-    /// The text that presents the candidates.
-    pub prompt: Template,
-    /// Request fields forced on the judge call, as JSON text.
-    pub params: Params,
-    /// How much of each candidate the judge is shown, in bytes; cut on a character boundary.
-    pub max_candidate_bytes: usize,
-}
 
 /// What happens when the quorum is missed.
 #[derive(Clone, Debug)]

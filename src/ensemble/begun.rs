@@ -9,14 +9,17 @@ use tracing::warn;
 use super::candidate::{self, Unusable};
 use super::error::Cause;
 use super::format::Format;
-use super::panel::{addressed, plain};
+use super::member::{Heard, addressed, plain, streamed};
+use super::missed::Missed;
 use super::run::Run;
 use crate::chat::{Body, Completion, Edit, Event, Request, Usage};
-use crate::telemetry::Ended;
+use crate::telemetry::{Ended, Seat};
 use crate::upstream::{Call, DirectModel, Events, Failure};
 
 /// An answer that has begun: its first words are here, or all of it is.
 pub(super) struct Begun {
+    /// Whose call it is.
+    pub(super) seat: Seat,
     /// What came so far.
     pub(super) first: Vec<Event>,
     /// What follows.
@@ -25,20 +28,6 @@ pub(super) struct Begun {
     pub(super) sent: usize,
     /// Whether it is a fallback's.
     pub(super) by_fallback: bool,
-}
-
-/// Why a call gave nothing to begin with.
-enum Mute {
-    Failed(Failure),
-    Unusable(Unusable),
-}
-
-/// What was heard before the first words.
-#[derive(Default)]
-struct Opening {
-    first: Vec<Event>,
-    said: usize,
-    usage: Option<Usage>,
 }
 
 /// Asks a model that answers alone, with the caller's own request.
@@ -51,52 +40,77 @@ pub(super) async fn alone(run: &mut Run, model: &Arc<DirectModel>) -> Result<Beg
 /// usage, which is ours to sum.
 pub(super) fn addressed_as_asked<'a>(request: &'a Request, model: &DirectModel) -> Edit<'a> {
     let edit = addressed(request, &model.model_name);
-    if request.stream {
-        edit.set("stream_options", r#"{"include_usage":true}"#)
-    } else {
-        plain(edit, request)
-    }
+    if request.stream { streamed(edit) } else { plain(edit, request) }
 }
 
 /// Makes the call and waits for its first words.
 pub(super) async fn begin(run: &mut Run, model: &Arc<DirectModel>, body: Body) -> Result<Begun, Cause> {
     let sent = body.len();
-    run.account.judge_began(&model.name);
+    let seat = run.account.judge_began(&model.name);
     let call = run.call(Call {
         model: Arc::clone(model),
         body,
         stream: run.request.stream,
         passed: Arc::clone(&run.context.passed),
     });
-    let mut opening = Opening::default();
-    let mute = match opening.first_words(call, &run.format).await {
-        Ok(rest) => return Ok(Begun { first: opening.first, rest, sent, by_fallback: false }),
-        Err(mute) => mute,
+    let heard = match Opening::new(seat, sent).hear(call, &run.format).await {
+        Ok(begun) => return Ok(begun),
+        Err(heard) => heard,
     };
-    let (cause, result, why, estimate) = match &mute {
-        Mute::Failed(failure) => (Cause::of(failure), failure.label(), failure.chain(), None),
-        Mute::Unusable(why) => {
-            let estimate = Some(Usage::estimate(sent, opening.said));
-            (Cause::Upstream, why.label(), why.label().to_owned(), estimate)
-        }
-    };
-    let request_id = &*run.context.request_id;
+    let missed = heard.result.err().unwrap_or(Missed::Unusable(Unusable::Empty));
+    let (request_id, why) = (&*run.context.request_id, missed.chain());
     warn!(request_id, alias = %run.ensemble.name, model = %model.name, cause = %why, "answering model failed");
-    run.account.judge_ended(&Ended { result, usage: opening.usage, estimate });
-    Err(cause)
+    let estimate = heard.said.map(|said| Usage::estimate(sent, said));
+    run.account.ended(seat, &Ended { result: missed.label(), usage: heard.usage, estimate });
+    Err(missed.seen())
+}
+
+/// What is heard before the first words.
+pub(super) struct Opening {
+    seat: Seat,
+    sent: usize,
+    first: Vec<Event>,
+    said: usize,
+    usage: Option<Usage>,
 }
 
 impl Opening {
+    /// Before anything was heard of a call whose request has so many bytes.
+    pub(super) fn new(seat: Seat, sent: usize) -> Self {
+        Self { seat, sent, first: Vec::new(), said: 0, usage: None }
+    }
+
+    /// Listens until the answer speaks.
+    ///
+    /// # Errors
+    /// What was heard instead.
+    pub(super) async fn hear(
+        mut self,
+        call: impl Future<Output = Result<Events, Failure>>,
+        format: &Format,
+    ) -> Result<Begun, Heard> {
+        match self.first_words(call, format).await {
+            Ok(rest) => {
+                let Self { seat, sent, first, .. } = self;
+                Ok(Begun { seat, first, rest, sent, by_fallback: false })
+            }
+            Err(missed) => {
+                let said = matches!(missed, Missed::Unusable(_)).then_some(self.said);
+                Err(Heard { result: Err(missed), usage: self.usage, said })
+            }
+        }
+    }
+
     /// Listens until the answer speaks; what follows.
     async fn first_words(
         &mut self,
         call: impl Future<Output = Result<Events, Failure>>,
         format: &Format,
-    ) -> Result<Events, Mute> {
-        let mut events = call.await.map_err(Mute::Failed)?;
+    ) -> Result<Events, Missed> {
+        let mut events = call.await.map_err(Missed::Failed)?;
         let mut whole = None;
         while let Some(event) = events.next().await {
-            let event = event.map_err(Mute::Failed)?;
+            let event = event.map_err(Missed::Failed)?;
             let mut speaks = false;
             match &event {
                 // The rest of a whole answer is here already: its end decides whether it counts.
@@ -107,20 +121,20 @@ impl Opening {
                 Event::Delta(delta) => {
                     self.said += delta.json.len();
                     if delta.refuses() {
-                        return Err(Mute::Unusable(Unusable::Refusal));
+                        return Err(Missed::Unusable(Unusable::Refusal));
                     }
                     speaks = delta.speaks;
                 }
                 Event::Usage(usage) => self.usage = Some(usage.clone()),
-                Event::Finish(_) => {}
+                Event::Finish(_) | Event::Decision(_) => {}
             }
             self.first.push(event);
             if speaks {
                 return Ok(events);
             }
         }
-        let whole = whole.ok_or(Mute::Unusable(Unusable::Empty))?;
-        check(&whole, format).map_err(Mute::Unusable)?;
+        let whole = whole.ok_or(Missed::Unusable(Unusable::Empty))?;
+        check(&whole, format).map_err(Missed::Unusable)?;
         Ok(events)
     }
 }

@@ -1,5 +1,6 @@
 //! Which answers count.
 
+use super::answer::Key;
 use super::format::Format;
 use crate::chat::{Completion, without_reasoning};
 
@@ -12,6 +13,8 @@ pub struct Candidate {
     pub weight: f64,
     /// What it said.
     pub completion: Completion,
+    /// What it is compared by; none when it abstains, or answers are not compared.
+    pub key: Option<Key>,
 }
 
 /// Why an answer is no candidate.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::overrides::OverrideError;
 use crate::chat::{ApiError, RequestError};
 use crate::upstream::{DirectModel, Failure, ProviderError};
 
@@ -11,6 +12,9 @@ pub enum RunError {
     /// The caller's request cannot be honoured; nobody was asked.
     #[error(transparent)]
     Request(#[from] RequestError),
+    /// The caller wants an ensemble that may not be; nobody was asked.
+    #[error(transparent)]
+    Override(#[from] OverrideError),
     /// Too many runs are in flight; nobody was asked.
     #[error("too many requests are being answered; try again soon")]
     Overloaded,
@@ -39,6 +43,12 @@ pub enum RunError {
         /// How many were needed.
         needed: usize,
     },
+    /// The members disagree, and the ensemble wants an error then.
+    #[error("the models of this ensemble gave different answers")]
+    NoConsensus,
+    /// An average was to be taken, and no answer has a number.
+    #[error("this ensemble averages numbers, and none of its models gave one; ask for a number")]
+    NotNumeric,
     /// Nobody answered in time.
     #[error("this ensemble did not answer in time")]
     Timeout,
@@ -48,6 +58,9 @@ pub enum RunError {
     /// The judge's answer broke off after the caller had seen some of it.
     #[error("the answer broke off")]
     BrokenOff(Cause),
+    /// The same of a member that was speaking to the caller.
+    #[error("the answer broke off")]
+    MemberBrokeOff(Cause),
     /// The answer is larger than may be held.
     #[error("the answer is larger than {max_bytes} bytes")]
     TooLarge {
@@ -88,6 +101,7 @@ impl From<&RunError> for ApiError {
         let api = |status: u16, label: &'static str| Self::new(status, label, error.to_string());
         match error {
             RunError::Request(e) => Self::from(e),
+            RunError::Override(e) => api(400, "invalid_header").param(e.header),
             RunError::Overloaded => api(503, "overloaded").retry_after(Some(1)),
             RunError::Refused { status, error } => {
                 let refused = api(*status, "upstream_refused").code(error.code.clone()).no_retry();
@@ -98,15 +112,23 @@ impl From<&RunError> for ApiError {
             }
             RunError::UpstreamAuth => api(502, "upstream_auth").no_retry(),
             RunError::QuorumNotMet { .. } => api(502, "quorum_not_met").no_retry(),
+            RunError::NoConsensus => api(502, "no_consensus").no_retry(),
+            RunError::NotNumeric => api(400, "answer_not_numeric").no_retry(),
             RunError::Timeout => api(504, "ensemble_timeout").no_retry(),
-            RunError::Judge(cause) | RunError::BrokenOff(cause) => match cause {
-                Cause::Timeout => api(504, "judge_failed").no_retry(),
-                Cause::RateLimited(after) => api(429, "judge_failed").retry_after(seconds(*after)),
-                Cause::Upstream => api(502, "judge_failed").no_retry(),
-            },
+            RunError::Judge(cause) | RunError::BrokenOff(cause) => caused(*cause, api(502, "judge_failed")),
+            RunError::MemberBrokeOff(cause) => caused(*cause, api(502, "answer_broken_off")),
             RunError::TooLarge { .. } => api(502, "answer_too_large").no_retry(),
             RunError::Internal => api(500, "internal_error").no_retry(),
         }
+    }
+}
+
+/// An error with the status that its cause has.
+fn caused(cause: Cause, error: ApiError) -> ApiError {
+    match cause {
+        Cause::Timeout => ApiError { status: 504, ..error.no_retry() },
+        Cause::RateLimited(after) => ApiError { status: 429, ..error.retry_after(seconds(after)) },
+        Cause::Upstream => error.no_retry(),
     }
 }
 

@@ -13,7 +13,7 @@ use super::*;
 use crate::chat::{Completion, Delta, Event, Usage};
 use crate::upstream::{
     Adapter, Call, Caller, Client, ClientSettings, Credential, DirectModel, Events, Failure, Provider,
-    ProviderError,
+    ProviderError, ResponseFormat,
 };
 
 /// A direct model whose provider's name for it is `provider/{name}`.
@@ -37,6 +37,7 @@ pub(crate) fn model(name: &str) -> Arc<DirectModel> {
         }),
         model_name: format!("provider/{name}"),
         timeout: None,
+        response_format: ResponseFormat::None,
     })
 }
 
@@ -53,10 +54,11 @@ pub(crate) fn ensemble(name: &str) -> Ensemble {
         strategy: Strategy::Judge(Judge {
             model: model("judge"),
             fallback: None,
-            prompt: prompt::Template::default(),
+            prompt: prompt::Template::of(prompt::Purpose::Synthesis),
             params: Vec::new(),
             max_candidate_bytes: 1000,
         }),
+        reading: Reading::Auto,
         quorum: NonZeroUsize::new(2).unwrap(),
         timeout: None,
         deadline: None,
@@ -64,6 +66,12 @@ pub(crate) fn ensemble(name: &str) -> Ensemble {
         on_quorum_failure: OnQuorumFailure::Fail,
         on_judge_failure: OnJudgeFailure::Best,
         single_candidate: SingleCandidate::Return,
+        execution: Execution::Parallel,
+        when: None,
+        otherwise: None,
+        overrides: Overrides::default(),
+        trace: Trace::Off,
+        reasoning: Reasoning::Pass,
     }
 }
 

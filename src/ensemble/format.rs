@@ -161,6 +161,6 @@ mod tests {
             assert!(format.accepts("{}") && !format.accepts("[]"));
         }
         assert!(matches!(format(&doubled(6)), Format::Schema(_)));
-        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::begun::Begun;
 use super::candidate::{Candidate, Unusable};
 use super::error::{Cause, RunError, made_safe};
 use super::quorum::Verdict;
@@ -9,7 +10,7 @@ use super::run::Run;
 use crate::upstream::Failure;
 
 /// What a panel said.
-#[derive(Debug)]
+#[derive(Default)]
 pub(super) struct Panel {
     /// The usable answers, in panel order.
     pub(super) candidates: Vec<Candidate>,
@@ -17,6 +18,14 @@ pub(super) struct Panel {
     pub(super) verdict: Verdict,
     /// The members that failed, in panel order.
     pub(super) missed: Vec<(usize, Missed)>,
+    /// A member's answer that goes to the caller as it comes.
+    pub(super) live: Option<Begun>,
+    /// Whether those asked agree as much as an adaptive panel wants.
+    pub(super) is_agreed: bool,
+    /// Whether every member was asked.
+    pub(super) is_all_asked: bool,
+    /// How many calls could not matter any more.
+    pub(super) saved: usize,
 }
 
 /// Why a member gave no candidate.
@@ -45,6 +54,19 @@ impl Missed {
             Self::Failed(failure) => failure.label(),
             Self::Unusable(why) => why.label(),
         }
+    }
+
+    /// The failure and its causes, in one line.
+    pub(super) fn chain(&self) -> String {
+        match self {
+            Self::Failed(failure) => failure.chain(),
+            Self::Unusable(why) => why.label().to_owned(),
+        }
+    }
+
+    /// What it looks like from outside.
+    pub(super) fn seen(&self) -> Cause {
+        self.failure().map_or(Cause::Upstream, Cause::of)
     }
 
     fn cause(&self) -> Option<SharedCause> {

@@ -4,26 +4,39 @@ mod alias;
 mod answer;
 mod begun;
 mod candidate;
+mod combine;
+mod consensus;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod format;
+mod member;
 mod missed;
 mod outcome;
+mod overrides;
+mod pace;
 mod panel;
 pub mod prompt;
 mod quorum;
 mod run;
+mod seed;
 mod strategy;
+mod when;
 
 pub use alias::{
-    Ensemble, Judge, Member, OnJudgeFailure, OnQuorumFailure, Params, SingleCandidate, Snapshot, Strategy,
+    Cascade, Ensemble, Execution, Member, OnJudgeFailure, OnQuorumFailure, Params, Reasoning,
+    SingleCandidate, Snapshot, Trace,
 };
 pub use answer::{
     Calls, Found, Key, Kind, Number, Pattern, PatternError, Pointer, PointerError, Reader, Reading, Text,
 };
 pub use candidate::Candidate;
 pub use error::RunError;
+pub use member::member_body;
 pub use outcome::{Failed, Head, Outcome};
-pub use panel::member_body;
+pub use overrides::{OverrideError, Overrides, Wished, Wishes};
 pub use run::{Admitted, Context, Runner};
+pub use strategy::{
+    Average, Confidence, Judge, OnNoConsensus, Rank, RankMode, Require, Score, Strategy, Vote, Weighted,
+};
+pub use when::{Facts, When, WhenError, WhenFailed};

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt};
+use serde_json::value::RawValue;
 use tracing::warn;
 
 use super::alias::Ensemble;
@@ -13,8 +14,8 @@ use super::candidate::Candidate;
 use super::error::{Cause, RunError};
 use super::run::Run;
 use crate::chat::{ApiError, Completion, Event, Usage};
-use crate::telemetry::Ended;
 use crate::telemetry::decision::Outcome as How;
+use crate::telemetry::{Ended, Seat};
 use crate::upstream::Failure;
 
 /// An answer that has begun.
@@ -39,6 +40,10 @@ pub struct Head {
     pub responses: usize,
     /// How the answer came about; none when there is no answer.
     pub outcome: Option<How>,
+    /// The share that the leading class of equal answers has, 0 to 1; none where answers are not compared.
+    pub agreement: Option<f64>,
+    /// The decision of a run without an answer, where the caller may see it.
+    pub decision: Option<Arc<RawValue>>,
     /// How long the panel took.
     pub panel_time: Duration,
     /// How long the judge took to its first words, when one was asked.
@@ -49,7 +54,7 @@ pub struct Head {
 #[derive(Debug)]
 pub struct Failed {
     /// What its caller is told about it.
-    pub head: Head,
+    pub head: Box<Head>,
     /// The error.
     pub error: Box<ApiError>,
 }
@@ -97,18 +102,19 @@ impl Run {
             }
             let finish = candidate.completion.finish_reason.clone().unwrap_or_else(|| "stop".into());
             yield Ok(Event::Message(Box::new(candidate.completion)));
-            yield Ok(Event::Finish(finish));
-            run.close();
-            yield Ok(Event::Usage(run.account.usage().clone()));
+            for event in run.ending(Some(finish)) {
+                yield Ok(event);
+            }
         }
     }
 
     fn relayed(self, begun: Begun) -> impl Stream<Item = Result<Event, ApiError>> {
-        let Begun { first, mut rest, sent, .. } = begun;
-        let mut relay = Relay { run: self, sent, said: 0, pieces: 0, usage: None, is_over: false };
+        let Begun { seat, first, mut rest, sent, .. } = begun;
+        let mut relay = Relay { run: self, seat, sent, said: 0, pieces: 0, usage: None, is_over: false };
         async_stream::stream! {
             let mut first = first.into_iter();
-            let mut finished = false;
+            // A decision is shown with the end of the message, and is not known before its usage.
+            let mut finish: Option<Box<str>> = Some("stop".into());
             loop {
                 let next = match first.next() {
                     Some(event) => Some(Ok(event)),
@@ -120,9 +126,15 @@ impl Run {
                         relay.usage = Some(usage);
                         continue;
                     }
+                    Some(Ok(Event::Finish(reason))) if relay.run.context.trace => {
+                        finish = Some(reason);
+                        continue;
+                    }
                     Some(Ok(event)) => {
                         relay.count(&event);
-                        finished = finished || matches!(event, Event::Finish(_));
+                        if matches!(event, Event::Finish(_)) {
+                            finish = None;
+                        }
                         match relay.run.within_bound(relay.said + relay.pieces * ENVELOPE) {
                             Ok(()) => {
                                 yield Ok(event);
@@ -136,12 +148,11 @@ impl Run {
                 yield Err(error);
                 return;
             }
-            if !finished {
-                yield Ok(Event::Finish("stop".into()));
+            relay.over(if matches!(seat, Seat::Member(_)) { "usable" } else { "answered" });
+            relay.run.account.chosen(seat);
+            for event in relay.run.ending(finish) {
+                yield Ok(event);
             }
-            relay.over("answered");
-            relay.run.close();
-            yield Ok(Event::Usage(relay.run.account.usage().clone()));
         }
     }
 
@@ -157,11 +168,14 @@ impl Run {
         if self.request.stream { message.to_deltas().map_or(1, |deltas| deltas.len()) } else { 1 }
     }
 
-    /// The answer is whole.
-    fn close(&mut self) {
+    /// The last events of an answer that is whole: its end, when the caller has not had it, and what it cost.
+    fn ending(&mut self, finish: Option<Box<str>>) -> impl Iterator<Item = Event> + use<> {
         if let Some(how) = self.head.outcome {
             self.account.settle(how);
         }
+        let decision = self.context.trace.then(|| self.account.to_json().ok()).flatten().map(Event::Decision);
+        let usage = Event::Usage(self.account.usage().clone());
+        [decision, finish.map(Event::Finish), Some(usage)].into_iter().flatten()
     }
 }
 
@@ -171,6 +185,7 @@ const ENVELOPE: usize = 192;
 /// A call whose answer passes by on its way to the caller. However that ends, its cost is counted.
 struct Relay {
     run: Run,
+    seat: Seat,
     /// The bytes of its request.
     sent: usize,
     /// The bytes of its answer so far.
@@ -186,7 +201,7 @@ impl Relay {
         let (said, pieces) = match event {
             Event::Message(message) => (message.message.get().len(), self.run.pieces(message)),
             Event::Delta(delta) => (delta.json.len(), 1),
-            Event::Usage(_) | Event::Finish(_) => (0, 1),
+            Event::Usage(_) | Event::Finish(_) | Event::Decision(_) => (0, 1),
         };
         self.said += said;
         self.pieces += pieces;
@@ -196,7 +211,11 @@ impl Relay {
         let request_id = &*self.run.context.request_id;
         warn!(request_id, alias = %self.run.ensemble.name, cause = %failure.chain(), "answer broke off");
         let is_late = self.run.is_out_of_time();
-        let error = if is_late { RunError::Timeout } else { RunError::BrokenOff(Cause::of(failure)) };
+        let error = match self.seat {
+            _ if is_late => RunError::Timeout,
+            Seat::Judge(_) => RunError::BrokenOff(Cause::of(failure)),
+            Seat::Member(_) => RunError::MemberBrokeOff(Cause::of(failure)),
+        };
         self.broke_off(failure.label(), ApiError::from(&error))
     }
 
@@ -209,7 +228,7 @@ impl Relay {
     fn over(&mut self, result: &'static str) {
         self.is_over = true;
         let estimate = Some(Usage::estimate(self.sent, self.said));
-        self.run.account.judge_ended(&Ended { result, usage: self.usage.take(), estimate });
+        self.run.account.ended(self.seat, &Ended { result, usage: self.usage.take(), estimate });
     }
 }
 
@@ -235,7 +254,7 @@ mod tests {
     /// How the answer ends, within this bound.
     async fn end(panel: Scripted, streams: bool, max_answer_bytes: usize) -> Result<(), &'static str> {
         let runner = Runner::new(Arc::new(panel), Admission::new(1), max_answer_bytes);
-        let context = Context { request_id: "request-1".into(), passed: Arc::default() };
+        let context = Context { request_id: "request-1".into(), ..Context::default() };
         let admitted = runner.admit(Arc::new(fixture::ensemble("team")), context).ok().unwrap();
         let body = json!({"messages": [{"role": "user", "content": "why?"}], "stream": streams});
         let request = Request::parse(Bytes::from(body.to_string())).unwrap();

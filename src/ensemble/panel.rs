@@ -3,163 +3,281 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::alias::{Member, OnQuorumFailure, Params};
+use super::alias::{Ensemble, Execution, Member, OnQuorumFailure};
+use super::answer::Key;
+use super::begun::Begun;
 use super::candidate::{self, Candidate};
+use super::consensus::Open;
+use super::member::{self, Heard, Said};
 use super::missed::{Missed, Panel};
+use super::pace::Pace;
 use super::quorum::{Quorum, Verdict};
 use super::run::Run;
-use crate::chat::{Body, Collected, Completion, Edit, Request, Usage};
-use crate::telemetry::Ended;
-use crate::upstream::{Call, Events, Failure};
-
-/// What providers must not get of a caller's request unless the operator says so: it is kept,
-/// billed or meant for one model.
-const NOT_SENT: [&str; 4] = ["store", "metadata", "prediction", "web_search_options"];
+use super::strategy::Strategy;
+use crate::chat::Usage;
+use crate::telemetry::{Ended, Seat};
 
 /// How long members are waited for that may confirm why the others failed.
 const CONFIRMATION: Duration = Duration::from_secs(1);
 
-/// What a call ended with, and what it cost.
-pub(super) struct Heard {
-    pub(super) result: Result<Completion, Failure>,
-    pub(super) usage: Option<Usage>,
-}
+/// A member's call: who it is, the bytes of its request, what came of it.
+type Running = FuturesUnordered<BoxFuture<'static, (usize, usize, Said)>>;
 
-/// Asks every member at once, and waits for as many as the quorum and the grace want. Members that
-/// are no longer wanted are cancelled by being dropped.
+/// Asks the panel at the ensemble's pace, and waits for as many as the quorum, the grace and the strategy
+/// want. Members that are no longer wanted are cancelled by being dropped.
 pub(super) async fn ask(run: &mut Run) -> Panel {
-    let ensemble = Arc::clone(&run.ensemble);
-    let mut running: FuturesUnordered<_> = ensemble
-        .panel
-        .iter()
-        .enumerate()
-        .map(|(index, member)| {
-            let body = member_body(&run.request, member);
-            let sent = body.len();
-            let call = run.call(Call {
-                model: Arc::clone(&member.model),
-                body,
-                stream: false,
-                passed: Arc::clone(&run.context.passed),
-            });
-            async move { (index, sent, hear(call).await) }
-        })
-        .collect();
-    let required = ensemble.panel.iter().filter(|m| m.required).count();
-    let mut quorum = Quorum::new(ensemble.quorum, ensemble.panel.len(), required);
-    let best_effort = matches!(ensemble.on_quorum_failure, OnQuorumFailure::BestEffort);
-    let mut panel = Panel { candidates: Vec::new(), verdict: Verdict::Wait, missed: Vec::new() };
-    let mut grace: Option<Instant> = None;
-    while let Some((index, sent, heard)) = next(&mut running, grace).await {
-        let member = ensemble.panel.get(index);
-        let required = member.is_some_and(|m| m.required);
-        let answered = heard.result.as_ref().ok().map(|c| c.message.get().len());
-        let judged = match heard.result {
-            Err(failure) => {
-                let model = member.map(|m| &*m.model.name);
-                debug!(request_id = %run.context.request_id, model, cause = %failure.chain(), "member failed");
-                Err(Missed::Failed(failure))
+    let mut asking = Asking::new(run);
+    asking.ask_next(run);
+    while let Some(step) = asking.next().await {
+        let is_over = match step {
+            Step::Ended(member, sent, Said::Whole(heard)) => {
+                let is_usable = asking.ended(run, member, sent, *heard);
+                asking.is_over(run, !is_usable)
             }
-            Ok(completion) => match candidate::check(&completion, &run.format) {
-                Err(why) => Err(Missed::Unusable(why)),
-                Ok(()) => Ok(completion),
-            },
-        };
-        run.account.member_ended(
-            index,
-            &Ended {
-                result: judged.as_ref().map_or_else(Missed::label, |_| "usable"),
-                usage: heard.usage,
-                estimate: answered.map(|bytes| Usage::estimate(sent, bytes)),
-            },
-        );
-        panel.verdict = quorum.observe(required, judged.is_ok());
-        match judged {
-            Ok(completion) => {
-                let weight = member.map_or(1.0, |m| m.weight);
-                panel.candidates.push(Candidate { member: index, weight, completion });
+            Step::Ended(member, _, Said::Live(begun)) => {
+                asking.begun(member, *begun);
+                true
             }
-            Err(missed) => panel.missed.push((index, missed)),
-        }
-        let enough = match panel.verdict {
-            Verdict::Wait => false,
-            Verdict::Reached => true,
-            Verdict::Unreachable if best_effort => !panel.candidates.is_empty(),
-            // What all members say alike is the caller's to know: the others are given a moment to say so.
-            Verdict::Unreachable if panel.shared_cause().is_some() => {
-                grace.get_or_insert_with(|| Instant::now() + CONFIRMATION);
+            Step::Hedge => {
+                asking.ask_next(run);
                 false
             }
-            Verdict::Unreachable => break,
+            Step::Grace => asking.is_over_late(run),
         };
-        if enough && grace.is_none() {
-            grace = ensemble.straggler_grace.map(|grace| Instant::now() + grace);
+        if is_over {
+            break;
         }
     }
-    panel.candidates.sort_by_key(|c| c.member);
+    let Asking { mut panel, pace, .. } = asking;
+    panel.is_all_asked = pace.is_done();
     panel.missed.sort_by_key(|(member, _)| *member);
     panel
 }
 
-/// The next member that ends; none when all have, or the grace is over.
-async fn next<F: Future>(running: &mut FuturesUnordered<F>, grace: Option<Instant>) -> Option<F::Output> {
-    match grace {
-        None => running.next().await,
-        Some(until) => tokio::time::timeout_at(until, running.next()).await.ok().flatten(),
-    }
+/// A panel that is being asked.
+struct Asking {
+    ensemble: Arc<Ensemble>,
+    pace: Pace,
+    quorum: Quorum,
+    running: Running,
+    /// Which members have ended.
+    has_ended: Vec<bool>,
+    /// Until when stragglers may go on.
+    grace: Option<Instant>,
+    /// When the next member is asked although the others have not ended.
+    hedge: Option<Instant>,
+    panel: Panel,
 }
 
-/// Hears a call to its end.
-pub(super) async fn hear(call: impl Future<Output = Result<Events, Failure>>) -> Heard {
-    let mut collected = Collected::default();
-    let mut usage = None;
-    let result = async {
-        let mut events = call.await?;
-        while let Some(event) = events.next().await {
-            let event = event?;
-            if let crate::chat::Event::Usage(reported) = &event {
-                usage = Some(reported.clone());
-            }
-            collected.push(event).map_err(|e| Failure::Unreadable(e.into()))?;
+/// What a panel waits for.
+enum Step {
+    /// A member: its place, the bytes of its request, what came of it.
+    Ended(usize, usize, Said),
+    /// The next member is due.
+    Hedge,
+    /// Stragglers have had their time.
+    Grace,
+}
+
+/// What a panel still needs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// More candidates.
+    More,
+    /// Nothing but a decision.
+    Decision,
+    /// Somebody's word that the request, and not its models, is at fault.
+    Confirmation,
+    /// Nothing helps.
+    Nothing,
+}
+
+impl Asking {
+    fn new(run: &Run) -> Self {
+        let ensemble = Arc::clone(&run.ensemble);
+        let members = ensemble.panel.len();
+        let required = ensemble.panel.iter().filter(|m| m.required).count();
+        Self {
+            pace: Pace::new(&ensemble.execution, members),
+            quorum: Quorum::new(ensemble.quorum, members, required),
+            running: Running::new(),
+            has_ended: vec![false; members],
+            grace: None,
+            hedge: None,
+            panel: Panel::default(),
+            ensemble,
         }
-        Ok(())
     }
-    .await;
-    let result = result.and_then(|()| {
-        collected.finish().map_err(|e| Failure::Unreadable(e.into())).map(|(completion, _)| completion)
-    });
-    Heard { result, usage }
-}
 
-/// The caller's request as one member gets it: the caller's own bytes, shared, with the member's
-/// patches between them.
-pub fn member_body(request: &Request, member: &Member) -> Body {
-    let mut edit = plain(addressed(request, &member.model.model_name), request);
-    if let Some(system) = &member.system {
-        let message = serde_json::json!({"role": "system", "content": system});
-        edit = edit.wrap("messages", Bytes::from(message.to_string()), Bytes::new());
+    /// What happens next; nothing when nobody is being asked any more.
+    async fn next(&mut self) -> Option<Step> {
+        if self.running.is_empty() {
+            return None;
+        }
+        tokio::select! {
+            biased;
+            ended = self.running.next() => ended.map(|(member, sent, said)| Step::Ended(member, sent, said)),
+            () = until(self.grace) => Some(Step::Grace),
+            () = until(self.hedge) => Some(Step::Hedge),
+        }
     }
-    forced(edit, &member.params).body()
+
+    /// Asks those whose turn it is; whether there were any.
+    fn ask_next(&mut self, run: &mut Run) -> bool {
+        let due = self.pace.next();
+        let ensemble = Arc::clone(&self.ensemble);
+        for index in due.clone() {
+            if let Some(member) = ensemble.panel.get(index) {
+                run.account.member_began(index);
+                self.running.push(member::begin(run, index, member));
+            }
+        }
+        self.hedge = self.pace.delay().map(|delay| Instant::now() + delay);
+        !due.is_empty()
+    }
+
+    /// Takes the end of a member's call; whether it gave a candidate.
+    fn ended(&mut self, run: &mut Run, index: usize, sent: usize, heard: Heard) -> bool {
+        let member = self.ensemble.panel.get(index);
+        let judged = heard.result.and_then(|completion| {
+            candidate::check(&completion, &run.format).map(|()| completion).map_err(Missed::Unusable)
+        });
+        if let Err(Missed::Failed(failure)) = &judged {
+            let model = member.map(|m| &*m.model.name);
+            debug!(request_id = %run.context.request_id, model, cause = %failure.chain(), "member failed");
+        }
+        run.account.ended(
+            Seat::Member(index),
+            &Ended {
+                result: judged.as_ref().map_or_else(Missed::label, |_| "usable"),
+                usage: heard.usage,
+                estimate: heard.said.map(|said| Usage::estimate(sent, said)),
+            },
+        );
+        if let Some(ended) = self.has_ended.get_mut(index) {
+            *ended = true;
+        }
+        let is_usable = judged.is_ok();
+        self.panel.verdict = self.quorum.observe(member.is_some_and(|m| m.required), is_usable);
+        match judged {
+            Ok(completion) => {
+                let key = run.key(&completion);
+                run.account.read(index, key.as_ref().map(Key::shown));
+                let weight = member.map_or(1.0, |m| m.weight);
+                let at = self.panel.candidates.partition_point(|c| c.member < index);
+                self.panel.candidates.insert(at, Candidate { member: index, weight, completion, key });
+            }
+            Err(missed) => self.panel.missed.push((index, missed)),
+        }
+        is_usable
+    }
+
+    /// A member has begun to speak to the caller.
+    fn begun(&mut self, member: usize, begun: Begun) {
+        if let Some(ended) = self.has_ended.get_mut(member) {
+            *ended = true;
+        }
+        self.panel.saved = self.open().count();
+        self.panel.live = Some(begun);
+        self.panel.verdict = Verdict::Reached;
+    }
+
+    fn need(&self) -> Need {
+        let is_best_effort = matches!(self.ensemble.on_quorum_failure, OnQuorumFailure::BestEffort);
+        match self.panel.verdict {
+            Verdict::Wait => Need::More,
+            Verdict::Reached => Need::Decision,
+            Verdict::Unreachable if is_best_effort && self.panel.candidates.is_empty() => Need::More,
+            Verdict::Unreachable if is_best_effort => Need::Decision,
+            // What all members say alike is the caller's to know: the others are given a moment to say so.
+            Verdict::Unreachable if self.panel.shared_cause().is_some() => Need::Confirmation,
+            Verdict::Unreachable => Need::Nothing,
+        }
+    }
+
+    /// Whether the end of a call was the panel's end; otherwise who is due is asked.
+    fn is_over(&mut self, run: &mut Run, has_failed: bool) -> bool {
+        let is_idle = self.running.is_empty();
+        match self.need() {
+            Need::Nothing => true,
+            Need::Confirmation => {
+                self.grace.get_or_insert_with(|| Instant::now() + CONFIRMATION);
+                is_idle
+            }
+            Need::More => {
+                let is_due = is_idle || has_failed && self.pace.replaces();
+                is_due && !self.ask_next(run) && is_idle
+            }
+            Need::Decision if self.is_decided(run, is_idle) => true,
+            Need::Decision if is_idle => {
+                let asked = self.ask_next(run);
+                self.give_grace();
+                !asked
+            }
+            Need::Decision => {
+                if self.grace.is_none() {
+                    self.give_grace();
+                }
+                false
+            }
+        }
+    }
+
+    /// Whether the end of the grace is the panel's end. An adaptive panel asks on instead, and hears
+    /// stragglers that come nevertheless.
+    fn is_over_late(&mut self, run: &mut Run) -> bool {
+        self.grace = None;
+        if self.need() != Need::Decision || self.is_decided(run, true) || !self.ask_next(run) {
+            return true;
+        }
+        self.give_grace();
+        false
+    }
+
+    fn give_grace(&mut self) {
+        self.grace = self.ensemble.straggler_grace.map(|grace| Instant::now() + grace);
+    }
+
+    /// Whether what the others may say cannot matter any more; `is_asked` when nobody is waited for.
+    fn is_decided(&mut self, run: &Run, is_asked: bool) -> bool {
+        let strategy = &self.ensemble.strategy;
+        let candidates = &self.panel.candidates;
+        let is_decided = match strategy.vote() {
+            Some(vote) => {
+                let open: Option<Vec<Open>> =
+                    self.open().map(|(member, m)| strategy.gain(member, m)).collect();
+                open.is_some_and(|open| run.tally(candidates).is_settled(vote.require, &open))
+            }
+            None => matches!(strategy, Strategy::First) || self.ensemble.execution == Execution::Sequential,
+        };
+        if !is_decided
+            && is_asked
+            && let Execution::Cascade(cascade) = &self.ensemble.execution
+        {
+            self.panel.is_agreed = run.tally(candidates).reaches(cascade.agreement);
+        }
+        if is_decided || self.panel.is_agreed {
+            self.panel.saved = self.open().count();
+        }
+        is_decided || self.panel.is_agreed
+    }
+
+    /// The members that have not ended.
+    fn open(&self) -> impl Iterator<Item = (usize, &Member)> {
+        let members = self.ensemble.panel.iter().enumerate();
+        members.filter(|(index, _)| self.has_ended.get(*index) == Some(&false))
+    }
 }
 
-/// The caller's request for another model, without what providers must not get.
-pub(super) fn addressed<'a>(request: &'a Request, model_name: &str) -> Edit<'a> {
-    let model = serde_json::Value::from(model_name).to_string();
-    NOT_SENT.into_iter().fold(request.edit().set("model", model), Edit::remove)
-}
-
-/// Without streaming, whatever the caller asked for.
-pub(super) fn plain<'a>(edit: Edit<'a>, request: &Request) -> Edit<'a> {
-    if request.stream { edit.set("stream", "false").remove("stream_options") } else { edit }
-}
-
-/// With the fields that the operator forces.
-pub(super) fn forced<'a>(edit: Edit<'a>, params: &Params) -> Edit<'a> {
-    params.iter().fold(edit, |edit, (name, json)| edit.set(name.clone(), json.clone()))
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
 }

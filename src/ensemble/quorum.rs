@@ -16,9 +16,10 @@ pub struct Quorum {
 }
 
 /// What a panel's results so far mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Verdict {
     /// It may still be met.
+    #[default]
     Wait,
     /// It is met.
     Reached,

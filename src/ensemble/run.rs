@@ -3,22 +3,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::alias::{Ensemble, OnJudgeFailure, OnQuorumFailure, SingleCandidate, Strategy};
+use super::alias::{Ensemble, Execution, OnQuorumFailure, Reasoning};
+use super::answer::{Key, Kind, Reader};
 use super::begun;
 use super::candidate::Candidate;
-use super::error::{Cause, RunError};
+use super::consensus::Tally;
+use super::error::RunError;
 use super::format::Format;
 use super::outcome::{Failed, Head, Outcome, Source};
 use super::panel;
 use super::quorum::Verdict;
-use super::strategy::judge;
-use crate::chat::{ApiError, Request, RequestError};
+use super::strategy::Strategy;
+use crate::chat::{ApiError, Completion, Event, Request};
 use crate::limits::{Admission, Permit};
 use crate::telemetry::Account;
-use crate::telemetry::decision::Outcome as How;
 use crate::upstream::{Call, Caller, Events, Failure, Passed, bound};
 
 /// Runs ensembles.
@@ -30,12 +32,20 @@ pub struct Runner {
 }
 
 /// What a run knows of its caller.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Context {
     /// The caller's `x-request-id`, or one made for it.
     pub request_id: Arc<str>,
     /// What travels on to providers.
     pub passed: Arc<Passed>,
+    /// The `x-ensemble-…` headers that were sent and mean nothing here.
+    pub ignored: Vec<&'static str>,
+    /// The `x-ensemble-…` headers that were sent and heeded.
+    pub applied: Vec<&'static str>,
+    /// Whether the caller gets to see the decision.
+    pub trace: bool,
+    /// Whether the ensemble took the request because its `when` could not be evaluated.
+    pub condition_failed: bool,
 }
 
 impl Runner {
@@ -56,6 +66,7 @@ impl Runner {
             ensemble.quorum.get(),
             ensemble.panel.iter().map(|m| (&*m.model.name, m.weight)),
         );
+        account.wished(&context.applied, &context.ignored, context.condition_failed);
         let head = Head::of(&ensemble);
         match self.admission.admit() {
             Some(permit) => Ok(Admitted {
@@ -85,8 +96,8 @@ pub struct Admitted {
 
 impl Admitted {
     /// Ends the run: its request cannot be honoured.
-    pub fn refuse(mut self, error: RequestError) -> Failed {
-        failed(&mut self.account, &self.head, &RunError::Request(error))
+    pub fn refuse(mut self, error: impl Into<RunError>) -> Failed {
+        failed(&mut self.account, &self.head, &error.into())
     }
 
     /// Runs the ensemble until its answer begins, within its own bounds and this one.
@@ -96,7 +107,8 @@ impl Admitted {
     pub async fn run(self, request: Request, limit: Option<Duration>) -> Result<Outcome, Failed> {
         let deadline = [self.ensemble.deadline, limit].into_iter().flatten().min();
         let mut run = Run {
-            format: Format::of(&request),
+            format: Arc::new(Format::of(&request)),
+            reader: Reader::of(&self.ensemble.reading, &request),
             ensemble: self.ensemble,
             request,
             context: self.context,
@@ -109,7 +121,7 @@ impl Admitted {
         };
         match run.find_answer().await {
             Ok(begun) => Ok(run.outcome(begun)),
-            Err(error) => Err(failed(&mut run.account, &run.head, &error)),
+            Err(error) => Err(run.failed(&error)),
         }
     }
 }
@@ -118,7 +130,7 @@ impl Admitted {
 fn failed(account: &mut Account, head: &Head, error: &RunError) -> Failed {
     let error = Box::new(ApiError::from(error));
     account.failed(error.label);
-    Failed { head: Head { outcome: None, ..head.clone() }, error }
+    Failed { head: Box::new(Head { outcome: None, ..head.clone() }), error }
 }
 
 /// A run in progress. Dropping it cancels its calls, frees its place and closes its account.
@@ -126,7 +138,9 @@ pub(super) struct Run {
     pub(super) ensemble: Arc<Ensemble>,
     pub(super) request: Request,
     /// What an answer must be to count.
-    pub(super) format: Format,
+    pub(super) format: Arc<Format>,
+    /// How answers are read for comparing.
+    pub(super) reader: Reader,
     pub(super) context: Context,
     pub(super) account: Account,
     pub(super) head: Head,
@@ -141,89 +155,88 @@ impl Run {
     pub(super) fn call(&self, call: Call) -> BoxFuture<'static, Result<Events, Failure>> {
         let timeout = self.ensemble.timeout.map(|timeout| Instant::now() + timeout);
         let until = [timeout, self.deadline].into_iter().flatten().min();
-        Box::pin(bound(self.caller.call(call), until))
+        let call = bound(self.caller.call(call), until);
+        match self.ensemble.reasoning {
+            Reasoning::Pass => Box::pin(call),
+            Reasoning::Drop => Box::pin(async move { Ok(without_reasoning(call.await?)) }),
+        }
     }
 
     pub(super) fn is_out_of_time(&self) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= Instant::now())
     }
 
+    /// Whether members speak to the caller as they are heard: the first one's words are the answer, and whether
+    /// they are one can be told before their end.
+    pub(super) fn is_live(&self) -> bool {
+        matches!(self.ensemble.strategy, Strategy::First)
+            && self.request.stream
+            && matches!(*self.format, Format::Text)
+    }
+
+    /// What an answer is compared by; none when it abstains, or when answers are not compared: reading texts
+    /// that nobody compares would cost time.
+    pub(super) fn key(&self, completion: &Completion) -> Option<Key> {
+        self.compares().then(|| self.reader.key(completion)).flatten()
+    }
+
+    fn failed(&mut self, error: &RunError) -> Failed {
+        let mut failed = failed(&mut self.account, &self.head, error);
+        if self.context.trace {
+            failed.head.decision = self.account.to_json().ok().map(Arc::from);
+        }
+        failed
+    }
+
+    fn compares(&self) -> bool {
+        self.reader.kind() != Kind::Text
+            || self.ensemble.strategy.vote().is_some()
+            || matches!(self.ensemble.execution, Execution::Cascade(_))
+    }
+
+    /// Who agrees with whom.
+    pub(super) fn tally(&self, candidates: &[Candidate]) -> Tally {
+        let strategy = &self.ensemble.strategy;
+        Tally::of(candidates, &strategy.scores(candidates), strategy.similarity())
+    }
+
     async fn find_answer(&mut self) -> Result<Source, RunError> {
+        self.check_numeric()?;
         self.account.panel_began(self.request.stream);
         let panel = panel::ask(self).await;
-        self.account.panel_ended();
+        self.account.panel_ended(panel.saved);
         self.head.panel_time = self.account.panel_time();
-        self.head.responses = panel.candidates.len();
-        let mut how =
-            if panel.candidates.len() == self.ensemble.panel.len() { How::Full } else { How::Quorum };
+        self.head.responses = panel.candidates.len() + usize::from(panel.live.is_some());
+        if self.compares() {
+            self.head.agreement = self.tally(&panel.candidates).agreement();
+            self.account.agreed(self.head.agreement);
+        }
         if panel.verdict != Verdict::Reached {
-            how = How::Degraded;
+            self.degrade("quorum_missed");
             match &self.ensemble.on_quorum_failure {
                 OnQuorumFailure::BestEffort if !panel.candidates.is_empty() => {}
                 OnQuorumFailure::Fallback(model) if !self.is_out_of_time() => {
                     let model = Arc::clone(model);
-                    let Ok(begun) = begun::alone(self, &model).await else {
-                        return Err(panel.error(self));
-                    };
-                    self.settle(how);
-                    return Ok(Source::Call(begun));
+                    return begun::alone(self, &model).await.map(Source::Call).map_err(|_| panel.error(self));
                 }
                 _ => return Err(panel.error(self)),
             }
         }
-        self.combine(panel.candidates, how).await
-    }
-
-    async fn combine(&mut self, mut candidates: Vec<Candidate>, how: How) -> Result<Source, RunError> {
-        let ensemble = Arc::clone(&self.ensemble);
-        if candidates.len() == 1 && ensemble.single_candidate == SingleCandidate::Return {
-            let how = if how == How::Degraded { how } else { How::Single };
-            return self.select(candidates, how);
-        }
-        let Strategy::Judge(judge) = &ensemble.strategy;
-        let begun = if self.is_out_of_time() {
-            Err(Cause::Timeout)
-        } else {
-            let asked = Instant::now();
-            let begun = judge::ask(self, judge, &candidates).await;
-            self.head.judge_time = Some(asked.elapsed());
-            begun
-        };
-        match begun {
-            Ok(begun) => {
-                self.settle(if begun.by_fallback { How::Degraded } else { how });
-                Ok(Source::Call(begun))
-            }
-            Err(cause) if ensemble.on_judge_failure == OnJudgeFailure::Fail => {
-                Err(if self.is_out_of_time() { RunError::Timeout } else { RunError::Judge(cause) })
-            }
-            Err(_) => {
-                candidates.sort_by(|a, b| b.weight.total_cmp(&a.weight));
-                self.select(candidates, How::Degraded)
-            }
-        }
-    }
-
-    /// The first of these candidates is the answer.
-    fn select(&mut self, candidates: Vec<Candidate>, how: How) -> Result<Source, RunError> {
-        let chosen = candidates.into_iter().next().ok_or(RunError::Internal)?;
-        self.account.chosen(chosen.member);
-        self.settle(how);
-        Ok(Source::Member(chosen))
-    }
-
-    fn settle(&mut self, how: How) {
-        self.head.outcome = Some(how);
+        self.combine(panel).await
     }
 }
 
-impl Strategy {
-    /// Its name, as configuration and headers have it.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Judge(_) => "judge",
-        }
-    }
+/// Without what models thought aloud.
+fn without_reasoning(events: Events) -> Events {
+    let spoken = events.filter_map(async |event| match event {
+        Ok(Event::Delta(delta)) => delta.without_reasoning().map(Event::Delta).map(Ok),
+        Ok(Event::Message(message)) => Some(match message.without_reasoning() {
+            Ok(message) => Ok(Event::Message(Box::new(message))),
+            Err(error) => Err(Failure::Unreadable(error.into())),
+        }),
+        event => Some(event),
+    });
+    spoken.boxed()
 }
 
 #[cfg(test)]

@@ -10,27 +10,26 @@ use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt};
 use tokio::time::{Instant, interval_at};
 
-use super::exchange::Asked;
 use super::note::Note;
+use super::route::{Given, Taken};
 use super::{Settings, pb, reply};
 use crate::chat::{Answer, ApiError, Collected, Event, Request, Usage, sse};
-use crate::ensemble::{Context, Failed, Head, Outcome, RunError, Runner};
+use crate::ensemble::{Failed, Head, Outcome, RunError, Runner};
 
 const JSON: &str = "application/json";
 const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
 /// How long before Envoy's own timer a buffered run is ended, so that it is we who tell the caller.
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// Answers `asked`. The replies end with the terminal one; dropping them cancels the run.
+/// Answers what an ensemble has taken. The replies end with the terminal one; dropping them cancels the run.
 pub(super) fn replies(
-    asked: Asked,
+    taken: Taken,
     runner: Runner,
     settings: Arc<Settings>,
 ) -> impl Stream<Item = pb::ProcessingResponse> {
     stream! {
-        let Asked { ensemble, body, head, can_stream } = asked;
-        let request_id = head.request_id();
-        let context = Context { request_id: Arc::clone(&request_id), passed: Arc::new(head.passed()) };
+        let Taken { ensemble, context, request, can_stream } = taken;
+        let request_id = Arc::clone(&context.request_id);
         let admitted = match runner.admit(Arc::clone(&ensemble), context) {
             Ok(admitted) => admitted,
             Err(failed) => {
@@ -38,7 +37,12 @@ pub(super) fn replies(
                 return;
             }
         };
-        let request = match Request::parse(Bytes::from(body)) {
+        let request = match request {
+            Given::Unread(body) => Request::parse(body).map_err(RunError::from),
+            Given::Read(request) => Ok(request),
+            Given::Refused(error) => Err(error),
+        };
+        let request = match request {
             Ok(request) => request,
             Err(e) => {
                 let failed = admitted.refuse(e);
@@ -100,8 +104,9 @@ impl Answering {
         while let Some(event) = events.next().await {
             collected.push(event?).map_err(internal)?;
         }
+        let decision = collected.decision.take();
         let (completion, usage) = collected.finish().map_err(internal)?;
-        let body = self.answer.completion(&completion, &usage).map_err(internal)?;
+        let body = self.answer.completion(&completion, &usage, decision.as_deref()).map_err(internal)?;
         Ok((body, usage))
     }
 
@@ -163,7 +168,9 @@ impl Answering {
                         if let Event::Usage(sum) = event {
                             usage = Some(sum);
                         }
-                        yield reply::stream_piece(&piece, None);
+                        if !piece.is_empty() {
+                            yield reply::stream_piece(&piece, None);
+                        }
                     }
                     Err(e) => {
                         yield broken_off(&e, &outcome.head);

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use http::HeaderName;
+
 use super::headers::RequestHead;
 use super::pb::{self, BodySendMode};
 use super::{ModeOverride, reply};
-use crate::chat::{ApiError, ModelScan, Scan};
+use crate::chat::{ApiError, Body, ModelScan, Scan};
 use crate::ensemble::{Ensemble, Snapshot};
 
 /// One HTTP request, as Envoy tells it.
@@ -31,7 +33,7 @@ pub(super) enum Step {
     Finish(Vec<pb::ProcessingResponse>),
     /// Answer the request with this error; nothing more is to be said.
     Refuse(Box<ApiError>),
-    /// An alias's request is complete: answer it.
+    /// An alias's request is complete: answer it, or have it [redirected](Exchange::redirect).
     Answer(Box<Asked>),
     /// Envoy said what it may not say here.
     Break(Violation),
@@ -45,6 +47,18 @@ pub(super) struct Asked {
     pub(super) head: RequestHead,
     /// Whether Envoy can stream an immediate response in this mode.
     pub(super) can_stream: bool,
+}
+
+/// A request that goes on to its upstream, changed.
+#[derive(Debug)]
+pub(super) struct Detour {
+    pub(super) body: Body,
+    /// Whether the caller has told the length of the one before.
+    pub(super) tells_length: bool,
+    /// A header that is set.
+    pub(super) field: Option<(HeaderName, String)>,
+    /// Whether Envoy is to choose the route anew.
+    pub(super) clear_route_cache: bool,
 }
 
 /// Something that an operator should know, and the caller will not tell.
@@ -67,6 +81,21 @@ pub(super) enum Violation {
     Empty,
 }
 
+/// How Envoy has shown a request.
+#[derive(Clone, Copy, Debug)]
+enum Shown {
+    /// In pieces that it does not keep; its headers are unanswered yet.
+    Pieces {
+        /// Whether trailers were the end.
+        trailers: bool,
+    },
+    /// As a whole that it keeps; its headers are answered.
+    Whole {
+        /// Whether that was the end, or trailers are still to come.
+        end: bool,
+    },
+}
+
 #[derive(Clone, Debug)]
 enum Phase {
     /// Nothing has come yet.
@@ -83,7 +112,9 @@ enum Phase {
     Ignore,
     /// The body was asked for by an override that has not shown any effect yet.
     Override,
-    /// The request is complete, or was never wanted.
+    /// An alias's request is complete and has no answer yet.
+    Asked(Shown),
+    /// There is nothing more to say.
     Over,
 }
 
@@ -119,7 +150,7 @@ impl Exchange {
             return Step::Break(Violation::Empty);
         };
         match (&self.phase, request) {
-            (Phase::Over, _) => Step::Send(Vec::new()),
+            (Phase::Asked(_) | Phase::Over, _) => Step::Send(Vec::new()),
             (Phase::Start, pb::Request::RequestHeaders(headers)) => {
                 let base = message.protocol_config.map(|c| c.request_body_mode());
                 self.begin(headers, base)
@@ -135,6 +166,23 @@ impl Exchange {
             (_, pb::Request::RequestHeaders(_)) => Step::Break(Violation::HeadersTwice),
             (_, pb::Request::RequestBody(piece)) => self.body(piece),
             (_, pb::Request::RequestTrailers(_)) => self.trailers(),
+        }
+    }
+
+    /// Lets an alias's complete request go on to its upstream, changed.
+    pub(super) fn redirect(&mut self, detour: &Detour) -> Step {
+        match self.phase {
+            Phase::Asked(Shown::Pieces { trailers }) => {
+                let mut replies = vec![reply::changed_headers(detour)];
+                replies.extend(reply::handed_on(&detour.body, !trailers));
+                replies.extend(trailers.then(reply::pass_trailers));
+                self.over(replies)
+            }
+            Phase::Asked(Shown::Whole { end }) => {
+                self.phase = Phase::Ignore;
+                self.send(vec![reply::changed_body(detour)], end)
+            }
+            _ => Step::Send(Vec::new()),
         }
     }
 
@@ -211,19 +259,19 @@ impl Exchange {
             Phase::Collect(ensemble) => {
                 let ensemble = Arc::clone(ensemble);
                 self.held.push(piece.body);
-                self.collect(ensemble, end)
+                self.collect(ensemble, end.then_some(Shown::Pieces { trailers: false }))
             }
             Phase::Echo => self.send(reply::echo(piece.body, end).collect(), end),
             // The one message is the body, even where trailers are still to come.
             Phase::Buffered => match self.scanned(&piece.body) {
                 Some(ensemble) => {
                     self.held.push(piece.body);
-                    self.answer(ensemble, false)
+                    self.answer(ensemble, Shown::Whole { end })
                 }
                 None => self.send(vec![reply::pass_body()], end),
             },
             Phase::Ignore => self.send(vec![reply::pass_body()], end),
-            Phase::Start | Phase::Over => Step::Send(Vec::new()),
+            Phase::Start | Phase::Asked(_) | Phase::Over => Step::Send(Vec::new()),
         }
     }
 
@@ -236,17 +284,17 @@ impl Exchange {
             }
             Phase::Collect(ensemble) => {
                 let ensemble = Arc::clone(ensemble);
-                self.collect(ensemble, true)
+                self.collect(ensemble, Some(Shown::Pieces { trailers: true }))
             }
             Phase::Echo | Phase::Buffered | Phase::Ignore => self.over(vec![reply::pass_trailers()]),
-            Phase::Start | Phase::Over => Step::Send(Vec::new()),
+            Phase::Start | Phase::Asked(_) | Phase::Over => Step::Send(Vec::new()),
         }
     }
 
     /// Where a held request goes, as far as is known.
     fn decide(&mut self, scan: &Scan, end: bool) -> Step {
         if let Some(ensemble) = self.asked(scan) {
-            return self.collect(ensemble, end);
+            return self.collect(ensemble, end.then_some(Shown::Pieces { trailers: false }));
         }
         if *scan != Scan::More || end {
             self.phase = Phase::Echo;
@@ -279,21 +327,23 @@ impl Exchange {
         std::iter::once(reply::pass_headers()).chain(echoed).collect()
     }
 
-    fn collect(&mut self, ensemble: Arc<Ensemble>, end: bool) -> Step {
-        if end {
-            return self.answer(ensemble, true);
+    /// Takes what has come of an ensemble's request, and the whole once it is `shown`.
+    fn collect(&mut self, ensemble: Arc<Ensemble>, shown: Option<Shown>) -> Step {
+        if let Some(shown) = shown {
+            return self.answer(ensemble, shown);
         }
         self.phase = Phase::Collect(ensemble);
         if self.held.len > self.max_request_bytes { self.too_large() } else { Step::Send(Vec::new()) }
     }
 
-    fn answer(&mut self, ensemble: Arc<Ensemble>, can_stream: bool) -> Step {
+    fn answer(&mut self, ensemble: Arc<Ensemble>, shown: Shown) -> Step {
         if self.held.len > self.max_request_bytes {
             return self.too_large();
         }
-        self.phase = Phase::Over;
+        self.phase = Phase::Asked(shown);
         let body = std::mem::take(&mut self.held).into_body();
         let head = std::mem::take(&mut self.head);
+        let can_stream = matches!(shown, Shown::Pieces { .. });
         Step::Answer(Box::new(Asked { ensemble, body, head, can_stream }))
     }
 

@@ -1,11 +1,13 @@
 //! What Consort reads of a caller's headers.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use http::HeaderValue;
 
 use super::pb;
+use crate::ensemble::Wishes;
 use crate::upstream::Passed;
 
 /// A caller's headers, as Envoy tells them. Nothing is read of them before it is wanted: most
@@ -19,11 +21,14 @@ impl From<pb::HttpHeaders> for RequestHead {
     }
 }
 
+/// A header's value. Envoy fills one of the two, by its own setting.
+fn value(header: &pb::HeaderValue) -> &[u8] {
+    if header.raw_value.is_empty() { header.value.as_bytes() } else { &header.raw_value }
+}
+
 impl RequestHead {
     fn bytes(&self, name: &str) -> Option<&[u8]> {
-        let header = self.0.iter().rfind(|header| header.key == name)?;
-        // Envoy fills one of the two, by its own setting.
-        Some(if header.raw_value.is_empty() { header.value.as_bytes() } else { &header.raw_value })
+        self.0.iter().rfind(|header| header.key == name).map(value)
     }
 
     fn text(&self, name: &str) -> Option<&str> {
@@ -53,12 +58,45 @@ impl RequestHead {
         }
     }
 
+    /// What the caller wants of an ensemble.
+    pub(super) fn wishes(&self) -> Wishes {
+        if !self.0.iter().any(|header| header.key.starts_with("x-ensemble-")) {
+            return Wishes::default();
+        }
+        Wishes::read(|name| self.bytes(name).map(|value| String::from_utf8_lossy(value).into_owned()))
+    }
+
+    /// The path without its query.
+    pub(super) fn path(&self) -> &str {
+        self.text(":path").and_then(|path| path.split('?').next()).unwrap_or_default()
+    }
+
+    /// Whether the caller has said how long the body is.
+    pub(super) fn tells_length(&self) -> bool {
+        self.bytes("content-length").is_some()
+    }
+
+    /// All headers by name, several values of one joined by `, `.
+    pub(super) fn by_name(&self) -> HashMap<String, String> {
+        let mut headers = HashMap::<String, String>::with_capacity(self.0.len());
+        for header in &self.0 {
+            let value = String::from_utf8_lossy(value(header));
+            headers
+                .entry(header.key.clone())
+                .and_modify(|values| {
+                    values.push_str(", ");
+                    values.push_str(&value);
+                })
+                .or_insert_with(|| value.into_owned());
+        }
+        headers
+    }
+
     /// Whether the body may be a chat-completions request that Consort can read: JSON, not encoded.
     pub(super) fn may_be_chat(&self) -> bool {
-        let path = self.text(":path").and_then(|path| path.split('?').next()).unwrap_or_default();
         let is_plain = self.bytes("content-encoding").is_none_or(|e| e.eq_ignore_ascii_case(b"identity"));
         self.text(":method") == Some("POST")
-            && path.ends_with("/chat/completions")
+            && self.path().ends_with("/chat/completions")
             && is_plain
             && self.is_json()
     }
@@ -125,6 +163,22 @@ mod tests {
             "/v1/chat/completions",
             &[("content-type", "multipart/form-data; boundary=x")]
         ));
+    }
+
+    #[test]
+    fn headers_are_found_by_name_and_several_values_are_joined() {
+        let head = head(&[
+            (":path", "/v1/chat/completions?key=1"),
+            ("x-tag", "a"),
+            ("x-ensemble-strategy", "vote"),
+            ("x-tag", "b"),
+            ("x-ensemble-strategy", "first"),
+        ]);
+        let headers = head.by_name();
+        assert_eq!((&*headers["x-tag"], headers.len()), ("a, b", 3));
+        assert_eq!(head.path(), "/v1/chat/completions");
+        assert_eq!(head.wishes(), Wishes { strategy: Some("first".to_owned()), ..Wishes::default() });
+        assert!(!head.tells_length());
     }
 
     #[test]

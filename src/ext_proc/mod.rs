@@ -1,13 +1,15 @@
 //! Envoy's door: the external processing protocol.
 //!
-//! [`service`](Service) speaks gRPC, `exchange` is the protocol without I/O, `answer` drives a run
-//! and `reply` spells what Envoy is told.
+//! [`service`](Service) speaks gRPC, `exchange` is the protocol without I/O, `route` decides between the
+//! ensemble and what its operator has for other requests, `answer` drives a run and `reply` spells what
+//! Envoy is told.
 
 mod answer;
 mod exchange;
 mod headers;
 mod note;
 mod reply;
+mod route;
 mod service;
 mod settings;
 

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 
+use super::exchange::Detour;
 use super::note::Note;
 use super::pb;
 use super::pb::streamed_immediate_response::Response as Streamed;
-use crate::chat::ApiError;
+use crate::chat::{ApiError, Body};
 use crate::ensemble::Head;
 
 /// Envoy's own bound on a message of a body that it is handed back.
@@ -74,19 +76,60 @@ pub(super) fn pass_response(of: &pb::Request) -> Option<pb::ProcessingResponse> 
     }))
 }
 
+/// Lets the request's headers go on, changed. Without the length of the body: Envoy sets none in the modes in
+/// which it does not keep the body, and a wrong one must not stay.
+pub(super) fn changed_headers(detour: &Detour) -> pb::ProcessingResponse {
+    let remove_headers = vec![CONTENT_LENGTH.to_string()];
+    let headers = pb::HeaderMutation { remove_headers, ..set(field(detour)) };
+    response(pb::Response::RequestHeaders(pb::HeadersResponse { response: Some(changed(detour, headers)) }))
+}
+
+/// Lets the body that Envoy kept go on, changed; with its length, which Envoy compares.
+pub(super) fn changed_body(detour: &Detour) -> pb::ProcessingResponse {
+    let length = detour.tells_length.then(|| (CONTENT_LENGTH.as_str(), detour.body.len().to_string()));
+    let body = pb::BodyMutation { mutation: Some(pb::Mutation::Body(detour.body.to_bytes().to_vec())) };
+    let common = changed(detour, set(field(detour).into_iter().chain(length)));
+    let common = pb::CommonResponse { body_mutation: Some(body), ..common };
+    response(pb::Response::RequestBody(pb::BodyResponse { response: Some(common) }))
+}
+
+fn field(detour: &Detour) -> Option<(&str, String)> {
+    detour.field.as_ref().map(|(name, value)| (name.as_str(), value.clone()))
+}
+
+/// Envoy clears the route cache only where headers are mutated, be it in nothing.
+fn changed(detour: &Detour, headers: pb::HeaderMutation) -> pb::CommonResponse {
+    pb::CommonResponse {
+        header_mutation: Some(headers),
+        clear_route_cache: detour.clear_route_cache,
+        ..pb::CommonResponse::default()
+    }
+}
+
+/// Hands on a body in the place of one that Envoy did not keep.
+pub(super) fn handed_on(body: &Body, end_of_stream: bool) -> impl Iterator<Item = pb::ProcessingResponse> {
+    let pieces: Vec<&[u8]> = body.chunks().flat_map(|chunk| chunk.chunks(MAX_PIECE)).collect();
+    let last = pieces.len();
+    let piece = move |(i, piece): (usize, &[u8])| handed_back(piece.to_vec(), end_of_stream && i + 1 == last);
+    pieces.into_iter().enumerate().map(piece)
+}
+
+fn handed_back(body: Vec<u8>, end_of_stream: bool) -> pb::ProcessingResponse {
+    let piece = pb::StreamedBodyResponse { body, end_of_stream, ..pb::StreamedBodyResponse::default() };
+    let mutation = pb::BodyMutation { mutation: Some(pb::Mutation::StreamedResponse(piece)) };
+    let common = pb::CommonResponse { body_mutation: Some(mutation), ..pb::CommonResponse::default() };
+    response(pb::Response::RequestBody(pb::BodyResponse { response: Some(common) }))
+}
+
 /// Hands back a piece of the body that Envoy did not keep.
 pub(super) fn echo(body: Vec<u8>, end_of_stream: bool) -> impl Iterator<Item = pb::ProcessingResponse> {
-    let streamed = |body, end_of_stream| {
-        let piece = pb::StreamedBodyResponse { body, end_of_stream, ..pb::StreamedBodyResponse::default() };
-        let mutation = pb::BodyMutation { mutation: Some(pb::Mutation::StreamedResponse(piece)) };
-        let common = pb::CommonResponse { body_mutation: Some(mutation), ..pb::CommonResponse::default() };
-        response(pb::Response::RequestBody(pb::BodyResponse { response: Some(common) }))
-    };
     let (whole, large) = if body.len() <= MAX_PIECE { (Some(body), Vec::new()) } else { (None, body) };
     let pieces = large.len().div_ceil(MAX_PIECE);
     let cut: Vec<Vec<u8>> = large.chunks(MAX_PIECE).map(<[u8]>::to_vec).collect();
-    whole.map(|body| streamed(body, end_of_stream)).into_iter().chain(
-        cut.into_iter().enumerate().map(move |(i, piece)| streamed(piece, end_of_stream && i + 1 == pieces)),
+    whole.map(|body| handed_back(body, end_of_stream)).into_iter().chain(
+        cut.into_iter()
+            .enumerate()
+            .map(move |(i, piece)| handed_back(piece, end_of_stream && i + 1 == pieces)),
     )
 }
 
@@ -98,22 +141,24 @@ pub(super) fn immediate(
     details: String,
     note: Option<Note<'_>>,
 ) -> pb::ProcessingResponse {
-    let set_headers = fields
-        .into_iter()
-        .map(|(name, value)| pb::HeaderValueOption {
-            header: Some(header(name, value)),
-            append_action: pb::HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
-            ..pb::HeaderValueOption::default()
-        })
-        .collect();
     let answer = response(pb::Response::ImmediateResponse(pb::ImmediateResponse {
         status: Some(pb::HttpStatus { code: status.into() }),
-        headers: Some(pb::HeaderMutation { set_headers, ..pb::HeaderMutation::default() }),
+        headers: Some(set(fields)),
         body: body.to_vec(),
         details,
         ..pb::ImmediateResponse::default()
     }));
     noted(answer, note)
+}
+
+fn set<'a>(fields: impl IntoIterator<Item = (&'a str, String)>) -> pb::HeaderMutation {
+    let set = |(name, value)| pb::HeaderValueOption {
+        header: Some(header(name, value)),
+        append_action: pb::HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
+        ..pb::HeaderValueOption::default()
+    };
+    let set_headers = fields.into_iter().map(set).collect();
+    pb::HeaderMutation { set_headers, ..pb::HeaderMutation::default() }
 }
 
 fn noted(mut reply: pb::ProcessingResponse, note: Option<Note<'_>>) -> pb::ProcessingResponse {
@@ -132,7 +177,13 @@ pub(super) fn error(error: &ApiError, head: Option<&Head>, request_id: &str) -> 
         fields.push(("x-should-retry", should.to_string()));
     }
     let note = head.as_ref().map(|head| Note { head, usage: None, code: Some(error.label) });
-    immediate(error.status, fields, &error.to_json(), format!("consort_{}", error.label), note)
+    immediate(
+        error.status,
+        fields,
+        &error.to_json(head.as_ref().and_then(|head| head.decision.as_deref())),
+        format!("consort_{}", error.label),
+        note,
+    )
 }
 
 /// The beginning of a streamed answer.
@@ -175,6 +226,9 @@ pub(super) fn fields(content_type: &'static str, head: Option<&Head>, request_id
     if let Some(outcome) = head.outcome {
         fields.push(("x-ensemble-responses", head.responses.to_string()));
         fields.push(("x-ensemble-outcome", outcome.label().to_owned()));
+        if let Some(agreement) = head.agreement {
+            fields.push(("x-ensemble-agreement", format!("{agreement:.2}")));
+        }
         let ms = |time: Duration| time.as_secs_f64() * 1000.0;
         let judge = head.judge_time.map(|time| format!(", judge;dur={:.1}", ms(time))).unwrap_or_default();
         fields.push(("server-timing", format!("panel;dur={:.1}{judge}", ms(head.panel_time))));
@@ -186,8 +240,8 @@ pub(super) fn fields(content_type: &'static str, head: Option<&Head>, request_id
 mod tests {
     use super::*;
 
-    fn pieces(size: usize, end: bool) -> Vec<(usize, bool)> {
-        echo(vec![7; size], end)
+    fn pieces(replies: impl Iterator<Item = pb::ProcessingResponse>) -> Vec<(usize, bool)> {
+        replies
             .map(|reply| {
                 let Some(pb::Response::RequestBody(pb::BodyResponse { response: Some(common) })) =
                     reply.response
@@ -205,8 +259,17 @@ mod tests {
 
     #[test]
     fn a_large_piece_is_handed_back_in_pieces_that_envoy_takes() {
-        assert_eq!(pieces(0, true), [(0, true)]);
-        assert_eq!(pieces(MAX_PIECE, false), [(MAX_PIECE, false)]);
-        assert_eq!(pieces(MAX_PIECE * 2 + 1, true), [(MAX_PIECE, false), (MAX_PIECE, false), (1, true)]);
+        let echo = |size, end| pieces(echo(vec![7; size], end));
+        assert_eq!(echo(0, true), [(0, true)]);
+        assert_eq!(echo(MAX_PIECE, false), [(MAX_PIECE, false)]);
+        assert_eq!(echo(MAX_PIECE * 2 + 1, true), [(MAX_PIECE, false), (MAX_PIECE, false), (1, true)]);
+    }
+
+    #[test]
+    fn a_changed_body_is_handed_on_in_such_pieces_too() {
+        let body = Body::from_chunks([3, MAX_PIECE + 1, 2].map(|size| Bytes::from(vec![7; size])));
+        let expected = |end| [(3, false), (MAX_PIECE, false), (1, false), (2, end)];
+        assert_eq!(pieces(handed_on(&body, true)), expected(true));
+        assert_eq!(pieces(handed_on(&body, false)), expected(false), "trailers are still to come");
     }
 }

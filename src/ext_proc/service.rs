@@ -10,7 +10,8 @@ use futures_util::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{error, info, warn};
 
-use super::exchange::{Asked, Exchange, Notice, Step, too_large};
+use super::exchange::{Exchange, Notice, Step, too_large};
+use super::route::{Route, Taken, route};
 use super::{Settings, answer, pb, reply};
 use crate::chat::ApiError;
 use crate::ensemble::{Runner, Snapshot};
@@ -54,7 +55,7 @@ impl Service {
         stream! {
             let mut conversation = self.conversation();
             let exchange = &mut conversation.exchange;
-            let asked = loop {
+            let taken = 'taken: loop {
                 let message = match inbound.message().await {
                     Ok(Some(message)) => message,
                     // Ending in good order would tell Envoy that the request has no body and may go on.
@@ -67,35 +68,40 @@ impl Service {
                         return;
                     }
                 };
-                let step = exchange.receive(message);
+                let mut step = Some(exchange.receive(message));
                 if let Some(notice) = exchange.take_notice() {
                     self.told.notice(notice);
                 }
-                match step {
-                    Step::Send(replies) => {
-                        for reply in replies {
-                            yield Ok(reply);
+                while let Some(now) = step.take() {
+                    match now {
+                        Step::Send(replies) => {
+                            for reply in replies {
+                                yield Ok(reply);
+                            }
                         }
-                    }
-                    Step::Finish(replies) => {
-                        for reply in replies {
-                            yield Ok(reply);
+                        Step::Finish(replies) => {
+                            for reply in replies {
+                                yield Ok(reply);
+                            }
+                            return;
                         }
-                        return;
-                    }
-                    Step::Refuse(error) => {
-                        yield Ok(refuse(&error, exchange));
-                        return;
-                    }
-                    Step::Answer(asked) => break asked,
-                    Step::Break(violation) => {
-                        warn!(%violation, "protocol violation by Envoy");
-                        yield Err(Status::failed_precondition(violation.to_string()));
-                        return;
+                        Step::Refuse(error) => {
+                            yield Ok(refuse(&error, exchange));
+                            return;
+                        }
+                        Step::Answer(asked) => match route(*asked, &self.settings) {
+                            Route::Run(taken) => break 'taken taken,
+                            Route::Otherwise(detour) => step = Some(exchange.redirect(&detour)),
+                        },
+                        Step::Break(violation) => {
+                            warn!(%violation, "protocol violation by Envoy");
+                            yield Err(Status::failed_precondition(violation.to_string()));
+                            return;
+                        }
                     }
                 }
             };
-            let mut replies = pin!(self.answer(*asked));
+            let mut replies = pin!(self.answer(*taken));
             loop {
                 tokio::select! {
                     biased;
@@ -112,8 +118,8 @@ impl Service {
         }
     }
 
-    fn answer(&self, asked: Asked) -> impl Stream<Item = pb::ProcessingResponse> + use<> {
-        answer::replies(asked, self.runner.clone(), Arc::clone(&self.settings))
+    fn answer(&self, taken: Taken) -> impl Stream<Item = pb::ProcessingResponse> + use<> {
+        answer::replies(taken, self.runner.clone(), Arc::clone(&self.settings))
     }
 
     fn conversation(&self) -> Conversation {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use http::HeaderName;
+
 /// What an operator decides about this door.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -16,6 +18,10 @@ pub struct Settings {
     /// What a buffered attachment's message timer is extended to at most, once, when a run begins. It must
     /// not exceed the filter's `max_message_timeout`: Envoy ignores a larger one.
     pub buffered_timeout: Duration,
+    /// The request header that names the model that a redirected request goes to.
+    pub model_header: Option<HeaderName>,
+    /// Whether Envoy is to choose the route anew for a redirected request.
+    pub clear_route_cache: bool,
 }
 
 /// How the request body is asked for when Envoy's base mode does not send it.

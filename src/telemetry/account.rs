@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use serde_json::value::RawValue;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
@@ -11,6 +12,7 @@ use crate::chat::Usage;
 
 const NOT_ASKED: &str = "not_asked";
 const CANCELLED: &str = "cancelled";
+const USABLE: &str = "usable";
 /// The label of an error that is a defect of ours.
 const DEFECT: &str = "internal_error";
 
@@ -21,6 +23,15 @@ pub struct Account {
     decision: Decision,
     usage: Usage,
     began: Instant,
+}
+
+/// Whose call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seat {
+    /// A panel member, by its place in the panel.
+    Member(usize),
+    /// A judge, by the order in which judges were asked.
+    Judge(usize),
 }
 
 /// How a call ended.
@@ -64,45 +75,22 @@ impl Account {
         Self { decision, usage: Usage::default(), began: Instant::now() }
     }
 
-    /// All members are asked at once; each counts as cancelled until its end is known.
+    /// The request is known.
     pub fn panel_began(&mut self, stream: bool) {
-        let started_ms = self.elapsed_ms();
         self.decision.stream = stream;
-        for call in &mut self.decision.members {
+    }
+
+    /// The beginning of a member's call, cancelled until its end is known.
+    pub fn member_began(&mut self, index: usize) {
+        let started_ms = self.elapsed_ms();
+        if let Some(call) = self.decision.members.get_mut(index) {
             CANCELLED.clone_into(&mut call.result);
             call.started_ms = started_ms;
         }
     }
 
-    /// The end of a member's call.
-    pub fn member_ended(&mut self, index: usize, ended: &Ended) {
-        let usage = self.bill(ended);
-        let now = self.elapsed_ms();
-        if ended.result == "usable" {
-            self.decision.quorum_got += 1;
-        }
-        if let Some(call) = self.decision.members.get_mut(index) {
-            ended.result.clone_into(&mut call.result);
-            call.elapsed_ms = now - call.started_ms;
-            call.usage = usage;
-        }
-    }
-
-    /// The panel is done: everybody has answered, or nobody is waited for any more.
-    pub fn panel_ended(&mut self) {
-        self.decision.panel_ms = self.elapsed_ms();
-        end_cancelled(&mut self.decision.members, self.decision.panel_ms);
-    }
-
-    /// The answer is this member's own.
-    pub fn chosen(&mut self, index: usize) {
-        if let Some(call) = self.decision.members.get_mut(index) {
-            call.chosen = true;
-        }
-    }
-
     /// The beginning of a judge's call, cancelled until its end is known.
-    pub fn judge_began(&mut self, model: &str) {
+    pub fn judge_began(&mut self, model: &str) -> Seat {
         let started_ms = self.elapsed_ms();
         self.decision.judges.push(Call {
             model: model.to_owned(),
@@ -110,18 +98,67 @@ impl Account {
             started_ms,
             ..Call::default()
         });
+        Seat::Judge(self.decision.judges.len() - 1)
     }
 
-    /// The end of the judge's call that began last.
-    pub fn judge_ended(&mut self, ended: &Ended) {
+    /// The end of a call.
+    pub fn ended(&mut self, seat: Seat, ended: &Ended) {
         let usage = self.bill(ended);
         let now = self.elapsed_ms();
-        if let Some(call) = self.decision.judges.last_mut() {
+        self.decision.quorum_got += u32::from(ended.result == USABLE);
+        if let Some(call) = self.call(seat) {
             ended.result.clone_into(&mut call.result);
             call.elapsed_ms = now - call.started_ms;
-            call.chosen = ended.result == "answered";
             call.usage = usage;
         }
+    }
+
+    /// What the answer of a member was compared by.
+    pub fn read(&mut self, member: usize, key: Option<String>) {
+        if let Some(call) = self.decision.members.get_mut(member) {
+            call.key = key;
+        }
+    }
+
+    /// What verdicts about a member's answer came to.
+    pub fn graded(&mut self, member: usize, score: f64) {
+        if let Some(call) = self.decision.members.get_mut(member) {
+            call.score = Some(score);
+        }
+    }
+
+    /// The panel is done: everybody has answered, or nobody is waited for any more.
+    /// So many of its calls could not matter any more.
+    pub fn panel_ended(&mut self, saved: usize) {
+        self.decision.calls_saved = u32::try_from(saved).unwrap_or(u32::MAX);
+        self.decision.panel_ms = self.elapsed_ms();
+        end_cancelled(&mut self.decision.members, self.decision.panel_ms);
+    }
+
+    /// The answer is this call's own.
+    pub fn chosen(&mut self, seat: Seat) {
+        if let Some(call) = self.call(seat) {
+            call.chosen = true;
+        }
+    }
+
+    /// The share of the leading class.
+    pub fn agreed(&mut self, agreement: Option<f64>) {
+        self.decision.agreement = agreement;
+    }
+
+    /// Something stood in for what the ensemble was made for.
+    pub fn degraded(&mut self, why: &'static str) {
+        self.decision.degraded.push(why.to_owned());
+    }
+
+    /// What the caller wanted changed, and was not allowed to change; and whether the ensemble's condition
+    /// could not be evaluated.
+    pub fn wished(&mut self, applied: &[&'static str], ignored: &[&'static str], condition_failed: bool) {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        self.decision.overrides = owned(applied);
+        self.decision.ignored = owned(ignored);
+        self.decision.condition_failed = condition_failed;
     }
 
     /// How the answer came about; the run may still be cancelled before its end.
@@ -140,9 +177,25 @@ impl Account {
         &self.usage
     }
 
+    /// The decision as it would be recorded now, as JSON.
+    ///
+    /// # Errors
+    /// Never for what a decision holds; serde's signature has it.
+    pub fn to_json(&mut self) -> Result<Box<RawValue>, serde_json::Error> {
+        self.decision.total_ms = self.elapsed_ms();
+        serde_json::value::to_raw_value(&self.decision)
+    }
+
     /// How long the panel took.
     pub fn panel_time(&self) -> Duration {
         Duration::from_secs_f64(self.decision.panel_ms / 1000.0)
+    }
+
+    fn call(&mut self, seat: Seat) -> Option<&mut Call> {
+        match seat {
+            Seat::Member(index) => self.decision.members.get_mut(index),
+            Seat::Judge(index) => self.decision.judges.get_mut(index),
+        }
     }
 
     fn bill(&mut self, ended: &Ended) -> Option<UsageRecord> {
@@ -187,6 +240,12 @@ impl Outcome {
     }
 }
 
+/// Writes an outcome as its word.
+pub(super) fn word<S: serde::Serializer>(outcome: &i32, serializer: S) -> Result<S::Ok, S::Error> {
+    let outcome = Outcome::try_from(*outcome).unwrap_or(Outcome::Unspecified);
+    serializer.serialize_str(outcome.label())
+}
+
 fn emit(d: &Decision) {
     let usage = d.usage.unwrap_or_default();
     let (members, judges) = (calls(&d.members), calls(&d.judges));
@@ -196,7 +255,7 @@ fn emit(d: &Decision) {
             $level!(
                 request_id = %d.request_id, alias = %d.alias, strategy = %d.strategy, outcome, code = %d.error_code,
                 quorum.got = d.quorum_got, quorum.needed = d.quorum_needed, stream = d.stream,
-                members = %members, judges = %judges,
+                calls_saved = d.calls_saved, degraded = %d.degraded.join(","), members = %members, judges = %judges,
                 usage.prompt_tokens = usage.prompt_tokens, usage.completion_tokens = usage.completion_tokens,
                 usage.total_tokens = usage.total_tokens, usage.estimated = usage.estimated,
                 panel_ms = d.panel_ms, elapsed_ms = d.total_ms, $message

@@ -2,7 +2,7 @@
 
 mod account;
 
-pub use account::{Account, Ended};
+pub use account::{Account, Ended, Seat};
 
 /// The record of a run, as it goes over wires (`proto/consort/decision/v1/decision.proto`).
 pub mod decision {

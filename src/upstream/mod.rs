@@ -9,4 +9,4 @@ mod model;
 pub use caller::{Call, Caller, Events, HttpCaller, Passed, bound};
 pub use client::{Client, ClientSettings};
 pub use failure::{Failure, ProviderError};
-pub use model::{Adapter, Credential, DirectModel, Provider};
+pub use model::{Adapter, Credential, DirectModel, Provider, ResponseFormat};

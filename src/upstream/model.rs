@@ -58,6 +58,19 @@ pub struct DirectModel {
     pub model_name: String,
     /// The bound of one attempt, streaming included; none when the operator said 0.
     pub timeout: Option<Duration>,
+    /// The strictest `response_format` that it takes.
+    pub response_format: ResponseFormat,
+}
+
+/// The strictest `response_format` that a model takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResponseFormat {
+    /// None.
+    None,
+    /// `json_object`.
+    JsonObject,
+    /// `json_schema`, strict.
+    JsonSchema,
 }
 
 impl fmt::Debug for Provider {

@@ -10,16 +10,20 @@
 )]
 
 mod clients;
+mod controls;
 mod envoy;
 mod errors;
 mod faults;
 mod fidelity;
 mod house;
 mod main_job;
+mod overrides;
 mod passthrough;
 mod provider_streams;
+mod quality;
 mod schema;
 mod stack;
+mod strategies;
 mod streaming;
 mod survival;
 mod upstream;

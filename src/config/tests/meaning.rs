@@ -58,9 +58,12 @@ fn an_ensembles_defaults_are_those_of_its_documentation() {
     assert_eq!(e.on_judge_failure, OnJudgeFailure::Best);
     assert_eq!(e.single_candidate, SingleCandidate::Return);
     assert!(e.panel.iter().all(|m| m.weight == 1.0 && !m.required && m.params.is_empty()));
-    let Strategy::Judge(judge) = &e.strategy;
+    let Strategy::Judge(judge) = &e.strategy else { panic!("not a judge") };
     assert_eq!(judge.max_candidate_bytes, 32_768);
-    assert_eq!(judge.prompt, crate::ensemble::prompt::Template::default());
+    assert_eq!(
+        judge.prompt,
+        crate::ensemble::prompt::Template::of(crate::ensemble::prompt::Purpose::Synthesis)
+    );
     assert!(judge.fallback.is_none());
     let of_one = ensemble("panel: [{model: a}], judge: {model: b}");
     assert_eq!(of_one.quorum.get(), 1);
@@ -83,7 +86,7 @@ fn an_ensemble_is_what_its_fields_say() {
     assert!(matches!(&e.on_quorum_failure, OnQuorumFailure::Fallback(m) if &*m.name == "b"));
     assert_eq!(e.on_judge_failure, OnJudgeFailure::Fail);
     assert_eq!(e.single_candidate, SingleCandidate::Judge);
-    let Strategy::Judge(judge) = &e.strategy;
+    let Strategy::Judge(judge) = &e.strategy else { panic!("not a judge") };
     assert_eq!(judge.fallback.as_ref().map(|m| &*m.name), Some("b"));
     assert_eq!(judge.max_candidate_bytes, 9);
     let e = ensemble("panel: [{model: a}], judge: {model: b}, on_quorum_failure: best_effort");
@@ -112,7 +115,7 @@ fn params_keep_numbers_keys_and_nulls_as_written() {
          judge: {model: b, params: {temperature: 0.30}}",
     );
     insta::assert_snapshot!(shown(&e.panel[0].params), @r#"Top_P=0.95 topP=1 response_format={"type":"json_schema","Strict":true} stop=null big=-9223372036854775808 tiny=1e-9 list=[0.1,{"x":null}] temperature=0.7 seed=9223372036854775807"#);
-    let Strategy::Judge(judge) = &e.strategy;
+    let Strategy::Judge(judge) = &e.strategy else { panic!("not a judge") };
     insta::assert_snapshot!(shown(&judge.params), @"temperature=0.3");
 }
 

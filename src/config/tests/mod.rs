@@ -1,8 +1,11 @@
 //! The contract of a configuration file, from text to [`Config`].
 
 mod meaning;
+mod overrides;
 mod refusal;
+mod rules;
 mod source;
+mod strategies;
 
 use super::*;
 use crate::ensemble::{Ensemble, Params};

@@ -90,12 +90,13 @@ fn a_reference_to_a_model_with_a_problem_is_no_second_problem() {
 #[test]
 fn an_ensemble_and_a_direct_model_do_not_mix() {
     insta::assert_snapshot!(problems(&format!(
-        "{MODELS}- {{display_name: e, provider: p, model_name: m, timeout: 1, min_responses: 1, ensemble: {{panel: [{{model: a}}], judge: {{model: b}}}}}}
+        "{MODELS}- {{display_name: e, provider: p, model_name: m, timeout: 1, response_format: none, min_responses: 1, ensemble: {{panel: [{{model: a}}], judge: {{model: b}}}}}}
 - {{display_name: n}}"
     )), @r#"
-        models[2].min_responses: unknown key (known: display_name, provider, model_name, timeout, ensemble)
+        models[2].min_responses: unknown key (known: display_name, provider, model_name, timeout, response_format, ensemble)
         models[2].model_name: is a direct model's key; an ensemble has only `display_name` and `ensemble`
         models[2].provider: is a direct model's key; an ensemble has only `display_name` and `ensemble`
+        models[2].response_format: is a direct model's key; an ensemble has only `display_name` and `ensemble`
         models[2].timeout: is a direct model's key; an ensemble has only `display_name` and `ensemble`
         models[3].model_name: is required
         models[3].provider: is required
@@ -103,11 +104,8 @@ fn an_ensemble_and_a_direct_model_do_not_mix() {
 }
 
 #[test]
-fn an_ensemble_needs_a_panel_and_a_judge() {
-    insta::assert_snapshot!(ensemble_problems("panel: [], min_responses: 1"), @r#"
-        models[2].ensemble.judge: is required
-        models[2].ensemble.panel: must not be empty
-        "#);
+fn an_ensemble_needs_a_panel_and_a_judge_a_model() {
+    insta::assert_snapshot!(ensemble_problems("panel: [], min_responses: 1"), @"models[2].ensemble.panel: must not be empty");
     insta::assert_snapshot!(ensemble_problems("judge: {prompt: null}, panel: {}, min_responses: 4"), @r#"
         models[2].ensemble.judge.model: is required
         models[2].ensemble.panel: expected a list, found a mapping
@@ -169,7 +167,7 @@ fn a_prompt_has_its_placeholders() {
         ensemble_problems(&format!("panel: [{{model: a}}], judge: {{model: b, prompt: '{prompt}'}}"))
     };
     insta::assert_snapshot!(with("Judge."), @"models[2].ensemble.judge.prompt: must contain the placeholder {{candidates}}");
-    insta::assert_snapshot!(with("{{candidates}} {{cuont}}"), @"models[2].ensemble.judge.prompt: unknown placeholder {{cuont}} (known: {{candidates}}, {{question}}, {{count}})");
+    insta::assert_snapshot!(with("{{candidates}} {{cuont}}"), @"models[2].ensemble.judge.prompt: unknown placeholder {{cuont}} (known: {{candidates}}, {{question}}, {{count}}, {{verdict}})");
 }
 
 #[test]

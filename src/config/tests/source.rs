@@ -160,7 +160,9 @@ fn a_file_that_is_missing_or_of_no_format_says_so() {
 #[test]
 fn the_example_loads() {
     let config = load(File::new("deploy/consort.example.yaml")).unwrap_or_else(|e| panic!("{e}"));
-    assert!(config.snapshot.ensemble("research-ensemble").is_some());
+    for alias in ["research-ensemble", "maths-ensemble", "ensemble"] {
+        assert!(config.snapshot.ensemble(alias).is_some(), "{alias}");
+    }
 }
 
 #[test]

@@ -54,6 +54,13 @@ pub enum Reading {
     Code,
 }
 
+impl Reading {
+    /// Whether it says which part of a JSON answer counts.
+    pub fn has_pointer(&self) -> bool {
+        matches!(self, Self::Number { pointer: Some(_), .. } | Self::Json(Some(_)))
+    }
+}
+
 /// What sort of answer is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {

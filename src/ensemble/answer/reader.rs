@@ -8,8 +8,8 @@ use super::calls::Tools;
 use super::json::{self, Json};
 use super::place::{self, Place};
 use super::{Key, Kind, Number, Pattern, Pointer, Reading, Text, choice, code, passage};
-use crate::chat::{Completion, Request};
 use crate::chat::without_reasoning;
+use crate::chat::{Completion, Request};
 
 /// How the answers to one request are read.
 #[derive(Clone, Debug)]

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::chat::{ApiError, Collected, Event, Usage};
 use crate::ensemble::fixture::{self, Scripted, fails, says, status, streams};
-use crate::ensemble::{Judge, Member};
+use crate::ensemble::{Judge, Member, OnJudgeFailure, SingleCandidate};
+use crate::telemetry::decision::Outcome as How;
 
 fn panel() -> Scripted {
     Scripted::default()
@@ -29,7 +30,7 @@ fn request(body: &Value) -> Request {
 }
 
 fn context() -> Context {
-    Context { request_id: "request-1".into(), passed: Arc::default() }
+    Context { request_id: "request-1".into(), ..Context::default() }
 }
 
 async fn run(caller: Arc<Scripted>, ensemble: Ensemble, body: Value) -> Result<Outcome, Failed> {
@@ -70,7 +71,7 @@ fn with(change: impl FnOnce(&mut Ensemble)) -> Ensemble {
 
 fn with_judge(change: impl FnOnce(&mut Judge)) -> Ensemble {
     with(|e| {
-        let Strategy::Judge(judge) = &mut e.strategy;
+        let Strategy::Judge(judge) = &mut e.strategy else { unreachable!() };
         change(judge);
     })
 }
@@ -104,113 +105,6 @@ async fn stragglers_are_cancelled_after_the_grace_and_waited_for_without_one() {
     assert_eq!(answer(&slow(), fixture::ensemble("team")).await.3, 5005);
     let timed = with(|e| e.timeout = Some(Duration::from_secs(1)));
     assert_eq!(answer(&slow(), timed).await, ("judged".to_owned(), "quorum", 45, 1005));
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_unreachable_quorum_cancels_the_rest_at_once() {
-    let caller = Arc::new(
-        panel().model("a", fails(1, down)).model("b", fails(2, down)).model("c", says(9000, "late")),
-    );
-    let began = Instant::now();
-    let failed = run(Arc::clone(&caller), fixture::ensemble("team"), json!({})).await.err().unwrap();
-    assert_eq!((began.elapsed().as_millis(), caller.open.load(Ordering::Relaxed)), (2, 0));
-    assert_eq!((failed.error.status, failed.error.code.as_deref()), (502, Some("quorum_not_met")));
-    assert_eq!(failed.error.should_retry, Some(false));
-    assert!(!failed.error.message.contains("secret"), "{}", failed.error.message);
-}
-
-#[tokio::test(start_paused = true)]
-async fn one_members_word_is_not_told_as_every_members() {
-    for (failure, code) in [(429, "rate_limit_exceeded"), (400, ""), (401, "upstream_auth")] {
-        let limited: fn() -> Failure = match failure {
-            429 => || status(429, "x", None),
-            400 => || status(400, "x", None),
-            _ => || status(401, "x", None),
-        };
-        let all = with(|e| e.quorum = std::num::NonZeroUsize::new(3).unwrap());
-        let (_, told, e) =
-            error(panel().model("a", fails(1, limited)).model("c", says(9000, "late")), all).await;
-        assert_eq!((&*told, e.should_retry), ("quorum_not_met", Some(false)), "{failure}");
-        let same = panel()
-            .model("a", fails(1, limited))
-            .model("b", fails(2, limited))
-            .model("c", fails(800, limited));
-        assert_eq!(
-            error(same, fixture::ensemble("team")).await.1,
-            code,
-            "the last one is waited for a moment"
-        );
-        let silent = panel()
-            .model("a", fails(1, limited))
-            .model("b", fails(2, limited))
-            .model("c", says(9000, "late"));
-        let began = Instant::now();
-        assert_eq!(error(silent, fixture::ensemble("team")).await.1, "quorum_not_met");
-        assert!(began.elapsed() < Duration::from_millis(1100));
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_panic_ends_its_run_alone_and_frees_its_place() {
-    let caller = Arc::new(panel().model("judge", vec![(Duration::ZERO, Err(|| panic!("a defect")))]));
-    let runner = Runner::new(Arc::clone(&caller) as Arc<dyn Caller>, Admission::new(1), 1 << 20);
-    let ensemble = Arc::new(fixture::ensemble("team"));
-    let admitted = runner.admit(Arc::clone(&ensemble), context()).ok().unwrap();
-    let run = tokio::spawn(admitted.run(request(&json!({})), None));
-    assert!(run.await.err().unwrap().is_panic());
-    assert_eq!(caller.open.load(Ordering::Relaxed), 0);
-    assert!(runner.admit(ensemble, context()).is_ok());
-}
-
-#[tokio::test(start_paused = true)]
-async fn every_line_of_the_error_table() {
-    let all = |failure: fn() -> Failure| {
-        panel().model("a", fails(1, failure)).model("b", fails(2, failure)).model("c", fails(3, failure))
-    };
-    let team = || fixture::ensemble("team");
-    let (code, name, e) =
-        error(all(|| status(422, "provider/a at models.internal: too long", None)), team()).await;
-    assert_eq!((code, &*name, &*e.message), (422, "", "team at upstream: too long"));
-    let (code, name, e) = error(all(|| status(429, "x", Some(Duration::from_millis(2500)))), team()).await;
-    assert_eq!((code, &*name, e.retry_after, e.should_retry), (429, "rate_limit_exceeded", Some(3), None));
-    let (code, name, _) = error(all(|| status(401, "bad key sk-1", None)), team()).await;
-    assert_eq!((code, &*name), (502, "upstream_auth"));
-    let (code, name, _) = error(all(|| Failure::Timeout), team()).await;
-    assert_eq!((code, &*name), (504, "ensemble_timeout"));
-    let mixed = all(|| Failure::Timeout).model("a", fails(1, down)).model("b", says(2, "ok"));
-    let (code, name, e) = error(mixed, team()).await;
-    assert_eq!(
-        (code, &*name, &*e.message),
-        (502, "quorum_not_met", "1 of the 2 answers needed came from this ensemble's models")
-    );
-    let late = with(|e| e.deadline = Some(Duration::from_millis(15)));
-    let (code, name, _) = error(panel().model("b", fails(1, down)), late).await;
-    assert_eq!((code, &*name), (504, "ensemble_timeout"));
-    for (failure, expected) in [
-        (down as fn() -> Failure, 502),
-        (|| status(401, "", None), 502),
-        (|| status(429, "", None), 429),
-        (|| Failure::Timeout, 504),
-    ] {
-        let strict = with(|e| e.on_judge_failure = OnJudgeFailure::Fail);
-        let (code, name, e) = error(panel().model("judge", fails(1, failure)), strict).await;
-        assert_eq!((code, &*name), (expected, "judge_failed"));
-        assert_eq!(e.should_retry, (code != 429).then_some(false));
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_run_past_the_cap_is_refused_before_its_request_is_read() {
-    let caller = Arc::new(panel());
-    let runner = Runner::new(Arc::clone(&caller) as Arc<dyn Caller>, Admission::new(1), 1 << 20);
-    let ensemble = Arc::new(fixture::ensemble("team"));
-    let first = runner.admit(Arc::clone(&ensemble), context()).ok().unwrap();
-    let refused = runner.admit(Arc::clone(&ensemble), context()).err().unwrap().error;
-    assert_eq!((refused.status, refused.retry_after, refused.should_retry), (503, Some(1), None));
-    let outcome = first.run(request(&json!({})), None).await.ok().unwrap();
-    assert!(runner.admit(Arc::clone(&ensemble), context()).is_err(), "the answer is still on its way");
-    drop(outcome);
-    assert!(runner.admit(ensemble, context()).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -325,6 +219,7 @@ async fn a_streaming_judge_is_passed_on_as_it_speaks() {
         let what = match event.unwrap() {
             Event::Delta(delta) => String::from_utf8(delta.json.to_vec()).unwrap(),
             Event::Finish(reason) => reason.into(),
+            Event::Decision(_) => unreachable!("nobody asked for it"),
             Event::Usage(usage) => usage.count("total_tokens").to_string(),
             Event::Message(_) => panic!("not whole"),
         };
@@ -381,3 +276,7 @@ async fn dropping_a_run_cancels_its_calls_wherever_it_is() {
     drop(outcome);
     assert_eq!(caller.open.load(Ordering::Relaxed), 0);
 }
+
+mod asking;
+mod errors;
+mod strategies;

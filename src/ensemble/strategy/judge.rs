@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::super::alias::{Judge, Params};
+use super::super::alias::Params;
 use super::super::begun::{Begun, addressed_as_asked, begin};
 use super::super::candidate::Candidate;
 use super::super::error::Cause;
-use super::super::panel::forced;
-use super::super::prompt::Filling;
+use super::super::member::forced;
+use super::super::prompt::{Filling, shuffled};
 use super::super::run::Run;
+use super::Judge;
 use crate::upstream::DirectModel;
 
 /// Asks the judge, and its fallback when it failed before it had said anything.
@@ -20,13 +21,13 @@ pub(in super::super) async fn ask(
     candidates: &[Candidate],
 ) -> Result<Begun, Cause> {
     let prompt = judge.prompt.fill(&Filling {
-        candidates,
+        shown: &shuffled(candidates, &run.context.request_id),
         question: &if judge.prompt.shows_question() {
             run.request.conversation().last_user
         } else {
             String::new()
         },
-        seed: &run.context.request_id,
+        verdict: "",
         nonce: rand::random(),
         max_candidate_bytes: judge.max_candidate_bytes,
     });

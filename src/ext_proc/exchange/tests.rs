@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use bytes::Bytes;
 use envoy_types::pb::envoy::service::ext_proc::v3::{HttpTrailers, ProtocolConfiguration};
 
 use super::*;
@@ -75,7 +76,7 @@ fn told(step: &Step) -> String {
         }
         let Some(response) = &reply.response else { continue };
         let _ = match response {
-            pb::Response::RequestHeaders(_) => write!(text, " headers"),
+            pb::Response::RequestHeaders(h) => write!(text, " headers{}", changes(h.response.as_ref())),
             pb::Response::RequestTrailers(_) => write!(text, " trailers"),
             pb::Response::ImmediateResponse(r) => write!(text, " {}", r.status.as_ref().unwrap().code),
             pb::Response::RequestBody(b) => match b.response.as_ref().and_then(|c| c.body_mutation.clone()) {
@@ -83,12 +84,27 @@ fn told(step: &Step) -> String {
                     let end = if s.end_of_stream { "!" } else { "" };
                     write!(text, " echo({}{end})", String::from_utf8_lossy(&s.body))
                 }
+                Some(pb::BodyMutation { mutation: Some(pb::Mutation::Body(body)) }) => {
+                    let changes = changes(b.response.as_ref());
+                    write!(text, " body{changes}={}", String::from_utf8_lossy(&body))
+                }
                 _ => write!(text, " body"),
             },
             other => write!(text, " {other:?}"),
         };
     }
     text
+}
+
+/// What an answer changes of the headers.
+fn changes(common: Option<&pb::CommonResponse>) -> String {
+    let Some(common) = common else { return String::new() };
+    let Some(mutation) = &common.header_mutation else { return String::new() };
+    let mut text: String = mutation.remove_headers.iter().map(|name| format!("[-{name}]")).collect();
+    for header in mutation.set_headers.iter().filter_map(|option| option.header.as_ref()) {
+        let _ = write!(text, "[{}: {}]", header.key, String::from_utf8_lossy(&header.raw_value));
+    }
+    text + if common.clear_route_cache { "[rerouted]" } else { "" }
 }
 
 fn play(exchange: &mut Exchange, messages: impl IntoIterator<Item = pb::ProcessingRequest>) -> Vec<String> {
@@ -227,6 +243,67 @@ fn trailers_end_a_request_like_its_end_of_stream() {
     assert_eq!(unread[2], "finish headers echo({) trailers");
     let none = play(&mut exchange(), [chat(BodySendMode::None), trailers()]);
     assert_eq!(none[1], "finish headers trailers");
+}
+
+fn detour(tells_length: bool, field: Option<(&'static str, &str)>) -> Detour {
+    let field = field.map(|(name, value)| (HeaderName::from_static(name), value.to_owned()));
+    let body = Body::from_chunks([Bytes::from_static(b"{other"), Bytes::from_static(b"wise}")]);
+    Detour { body, tells_length, clear_route_cache: field.is_some(), field }
+}
+
+#[test]
+fn a_redirected_request_goes_on_changed_in_each_phase() {
+    use BodySendMode::{Buffered, FullDuplexStreamed, None, Streamed};
+    let pieces = "finish headers[-content-length] echo({other) echo(wise}!)";
+    for (base, messages, redirected, later) in [
+        (None, vec![body(ALIAS, true)], pieces, "send"),
+        (Streamed, vec![body(ALIAS, true)], pieces, "send"),
+        (FullDuplexStreamed, vec![body(ALIAS, true)], pieces, "send"),
+        (None, vec![body(r#"{"model":"te"#, false), body(r#"am"}"#, true)], pieces, "send"),
+        (
+            None,
+            vec![body(ALIAS, false), trailers()],
+            "finish headers[-content-length] echo({other) echo(wise}) trailers",
+            "send",
+        ),
+        (Buffered, vec![body(ALIAS, true)], "finish body[content-length: 11]={otherwise}", "send"),
+        (Buffered, vec![body(ALIAS, false)], "send body[content-length: 11]={otherwise}", "finish trailers"),
+    ] {
+        let mut exchange = exchange();
+        let shown = play(&mut exchange, std::iter::once(chat(base)).chain(messages.clone()));
+        assert!(shown.last().unwrap().starts_with("answer"), "{base:?}: {shown:?}");
+        let step = exchange.redirect(&detour(true, Option::None));
+        assert_eq!(told(&step), redirected, "{base:?} {messages:?}");
+        assert_eq!(told(&exchange.receive(trailers())), later, "{base:?}");
+        assert_eq!(told(&exchange.redirect(&detour(false, Option::None))), "send", "only once");
+    }
+}
+
+#[test]
+fn a_redirected_request_may_change_its_route() {
+    let changes = detour(false, Some(("x-model", "other")));
+    for (base, redirected) in [
+        (
+            BodySendMode::None,
+            "finish headers[-content-length][x-model: other][rerouted] echo({other) echo(wise}!)",
+        ),
+        (BodySendMode::Buffered, "finish body[x-model: other][rerouted]={otherwise}"),
+    ] {
+        let mut exchange = exchange();
+        play(&mut exchange, [chat(base), body(ALIAS, true)]);
+        assert_eq!(told(&exchange.redirect(&changes)), redirected);
+    }
+}
+
+#[test]
+fn nothing_but_a_complete_alias_request_is_redirected() {
+    for messages in
+        [vec![], vec![chat(BodySendMode::None)], vec![chat(BodySendMode::None), body(PLAIN, true)]]
+    {
+        let mut exchange = exchange();
+        play(&mut exchange, messages);
+        assert_eq!(told(&exchange.redirect(&detour(false, None))), "send");
+    }
 }
 
 #[test]

@@ -43,6 +43,21 @@ async fn replies_come_in_order_and_the_last_one_stays() {
 }
 
 #[tokio::test]
+async fn a_provider_may_forget_what_it_was_sent_and_answers_from_it_all_the_same() {
+    let provider = Provider::start().await;
+    provider.forget_contents();
+    provider.model("m").answer(|asked| Reply::text(asked.json["messages"][0]["content"].to_string()));
+    let answer = ask(&provider, json!({})).send().await.json();
+    assert_eq!(answer["choices"][0]["message"]["content"], "\"hi\"");
+    let received = provider.wait_for("m", 1).await.remove(0);
+    assert!(received.body.is_empty() && received.json.is_null() && received.headers.is_empty());
+    assert!(received.finished.is_some());
+    let refused = ask(&provider, json!({"n": 2})).send().await;
+    assert_eq!(refused.status, 400, "and is as strict");
+    provider.expect_violation("'n'");
+}
+
+#[tokio::test]
 async fn a_streaming_caller_gets_the_same_answer_in_chunks_of_openais_order() {
     let provider = Provider::start().await;
     provider.model("m").reply(Reply::stream(&["a", " b", " c"], Duration::from_millis(30)));

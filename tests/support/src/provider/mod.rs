@@ -166,6 +166,11 @@ impl Provider {
         self.shared.lock().forgiving = true;
     }
 
+    /// From now on, neither headers nor bodies are remembered: they fill the memory when there are thousands.
+    pub fn forget_contents(&self) {
+        self.shared.lock().forgetful = true;
+    }
+
     /// The violations so far, expected or not.
     pub fn violations(&self) -> Vec<String> {
         self.shared.lock().violations.clone()
@@ -244,6 +249,7 @@ struct State {
     violations: Vec<String>,
     expected: Vec<String>,
     forgiving: bool,
+    forgetful: bool,
     billed: HashMap<String, Usage>,
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::stream;
 use http::header::CONTENT_TYPE;
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Incoming;
@@ -165,9 +165,13 @@ struct Record {
 }
 
 impl Record {
-    fn new(shared: Arc<Shared>, received: Received) -> Self {
+    fn new(shared: Arc<Shared>, mut received: Received) -> Self {
         let (at, model) = (received.at, received.model.clone());
         let mut state = shared.lock();
+        if state.forgetful {
+            received =
+                Received { headers: HeaderMap::new(), body: Bytes::new(), json: Value::Null, ..received };
+        }
         state.received.push(received);
         let index = state.received.len() - 1;
         drop(state);

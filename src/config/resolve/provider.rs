@@ -9,10 +9,10 @@ use http::{HeaderValue, Uri};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-use super::interpolate::Written;
-use super::problem::{Path, Report};
-use super::resolve::bound;
-use super::schema::{self, File};
+use super::bound;
+use crate::config::interpolate::Written;
+use crate::config::problem::{Path, Report};
+use crate::config::schema::{self, File};
 use crate::upstream::{Adapter, Client, ClientSettings, Credential, Provider};
 
 /// The `api_key` that sends the caller's own `authorization` on.

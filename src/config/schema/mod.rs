@@ -1,0 +1,77 @@
+//! The configuration as it is written.
+//!
+//! These types say what a file may contain, and with which defaults; they may hold a wrong
+//! configuration, which the next stage refuses. Their documentation becomes the descriptions of the
+//! JSON Schema, which editors show, so it is written for operators.
+//!
+//! Every type reads an incomplete mapping, since what is wrong has been reported and cut out
+//! before: a missing name must not hide the mistakes beside it. What is required stands in
+//! `required`.
+
+mod answer;
+mod ensemble;
+mod judge;
+mod model;
+mod overrides;
+mod panel;
+mod process;
+mod provider;
+mod strategy;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use answer::{Answer, AnswerKind, AnswerSpec, AnswerWord};
+pub use ensemble::{
+    Cascade, Ensemble, Execution, OnJudgeFailure, OnQuorumFailure, Reasoning, SingleCandidate, Trace,
+};
+pub use judge::{Judge, Prompt, Prompts};
+pub use model::{Model, ResponseFormat};
+pub use overrides::{AdHoc, FileOverrides, Overrides};
+pub use panel::{Member, Params};
+pub use process::{ExtProc, Limits, Log, LogFormat, LogLevel, ModeOverride, Stream};
+pub use provider::{Adapter, Provider};
+pub use strategy::{
+    Average, AverageOf, Confidence, First, OnNoConsensus, Rank, RankMode, Require, Strategy, Vote, Weighted,
+};
+
+/// A day: longer is more likely a slip in the unit than a wish.
+const MAX_MS: u64 = 86_400_000;
+
+/// Configuration of Consort.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(title = "Consort")]
+pub struct File {
+    /// Where Consort listens.
+    pub listen: Listen,
+    /// Where direct models live.
+    pub providers: Vec<Provider>,
+    /// The aliases: direct models, and ensembles of them.
+    pub models: Vec<Model>,
+    /// What callers may form without an ensemble of the file.
+    pub overrides: FileOverrides,
+    /// Bounds on what a request may cost this process.
+    pub limits: Limits,
+    /// Answers to callers that asked for a stream.
+    pub stream: Stream,
+    /// The door that Envoy's external processing uses.
+    pub ext_proc: ExtProc,
+    /// What Consort logs, to standard output.
+    pub log: Log,
+}
+
+/// Where Consort listens.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Listen {
+    /// Envoy's external processing (gRPC): `host:port`, or `unix:/path`.
+    #[schemars(length(min = 1))]
+    pub ext_proc: String,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self { ext_proc: "127.0.0.1:50051".to_owned() }
+    }
+}

@@ -1,0 +1,140 @@
+//! What concerns the process as a whole.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::MAX_MS;
+
+/// Bounds on what a request may cost this process.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// A larger request body of an alias is refused with a 413.
+    #[schemars(range(min = 1))]
+    pub max_request_bytes: usize,
+    /// A larger response of a provider is a failed attempt.
+    #[schemars(range(min = 1))]
+    pub max_response_bytes: usize,
+    /// A larger answer to a caller is ended with an error: Envoy holds what a slow caller does not
+    /// take. Each piece of a stream counts with the 192 bytes of its envelope, so that the default is
+    /// some 80,000 tokens where a judge sends them one by one.
+    #[schemars(range(min = 1))]
+    pub max_answer_bytes: usize,
+    /// How many members a panel may have.
+    #[schemars(range(min = 1, max = 256))]
+    pub max_panel: usize,
+    /// How many runs may be in flight at once; more are refused with a 503.
+    #[schemars(range(min = 1))]
+    pub max_inflight: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_request_bytes: 32 * 1024 * 1024,
+            max_response_bytes: 32 * 1024 * 1024,
+            max_answer_bytes: 16 * 1024 * 1024,
+            max_panel: 16,
+            max_inflight: 4096,
+        }
+    }
+}
+
+/// Answers to callers that asked for a stream.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Stream {
+    /// When nothing has been said for this long, the status 200 is sent and heartbeats begin, in
+    /// ms.
+    #[schemars(range(min = 0, max = MAX_MS))]
+    pub commit_after_ms: u64,
+    /// The time between heartbeats (SSE comments), in ms; 0 = no heartbeats.
+    #[schemars(range(min = 0, max = MAX_MS))]
+    pub heartbeat_ms: u64,
+}
+
+impl Default for Stream {
+    fn default() -> Self {
+        Self { commit_after_ms: 10_000, heartbeat_ms: 10_000 }
+    }
+}
+
+/// The door that Envoy's external processing uses.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExtProc {
+    /// How the request body is asked for when the filter's own mode does not send it.
+    pub mode_override: ModeOverride,
+    /// What a `BUFFERED` attachment's message timer is extended to at most when a run begins, in ms; a
+    /// run that is bounded more tightly asks for less. It must not exceed the filter's
+    /// `max_message_timeout`: Envoy ignores a larger one.
+    #[schemars(range(min = 1, max = MAX_MS))]
+    pub buffered_timeout_ms: u64,
+    /// A request header that is set to the model that a request goes to by `otherwise`, for gateways
+    /// that route by one. Default: none.
+    #[schemars(length(min = 1))]
+    pub model_header: Option<String>,
+    /// Whether Envoy is to choose the route anew for a request that goes to `otherwise`; it does where
+    /// the filter's `route_cache_action` is `DEFAULT`.
+    pub clear_route_cache: bool,
+}
+
+impl Default for ExtProc {
+    fn default() -> Self {
+        Self {
+            mode_override: ModeOverride::default(),
+            buffered_timeout_ms: 600_000,
+            model_header: None,
+            clear_route_cache: false,
+        }
+    }
+}
+
+/// How the request body is asked for when the filter's own mode does not send it.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ModeOverride {
+    /// By a response with nothing but the override (Envoy 1.40 or later).
+    #[default]
+    Standalone,
+    /// Not at all: the filter itself must send bodies.
+    Never,
+}
+
+/// What Consort logs, to standard output.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// The form of a line.
+    pub format: LogFormat,
+    /// The least severe level that is logged.
+    pub level: LogLevel,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// One JSON object.
+    #[default]
+    Json,
+    /// Text for people.
+    Pretty,
+}
+
+/// The least severe level that is logged.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    /// Failures of Consort itself.
+    Error,
+    /// What an operator should look at.
+    Warn,
+    /// One line for each run.
+    #[default]
+    Info,
+    /// Why a member failed, too.
+    Debug,
+    /// Everything that there is to say.
+    Trace,
+}

@@ -1,0 +1,217 @@
+//! Where an alias's request goes: to its ensemble, or on to the model that takes the others.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tracing::info;
+
+use super::Settings;
+use super::exchange::{Asked, Detour};
+use super::headers::RequestHead;
+use crate::chat::Request;
+use crate::ensemble::{Context, Ensemble, Facts, RunError, Wished};
+use crate::upstream::DirectModel;
+
+/// Where an alias's request goes.
+pub(super) enum Route {
+    /// To the ensemble.
+    Run(Box<Taken>),
+    /// On to its upstream.
+    Otherwise(Detour),
+}
+
+/// A request that is the ensemble's.
+pub(super) struct Taken {
+    pub(super) ensemble: Arc<Ensemble>,
+    pub(super) context: Context,
+    pub(super) request: Given,
+    /// Whether Envoy can stream an immediate response in this mode.
+    pub(super) can_stream: bool,
+}
+
+/// What is known of a request's body.
+pub(super) enum Given {
+    /// Nothing yet: a run that finds no place need not read it.
+    Unread(Bytes),
+    /// All.
+    Read(Request),
+    /// That there can be no run.
+    Refused(RunError),
+}
+
+/// Decides by the caller's headers and the ensemble's condition. The body is read when one of them asks.
+pub(super) fn route(asked: Asked, settings: &Settings) -> Route {
+    let Asked { ensemble, body, head, can_stream } = asked;
+    let context =
+        Context { request_id: head.request_id(), passed: Arc::new(head.passed()), ..Context::default() };
+    let run =
+        |ensemble, context, request| Route::Run(Box::new(Taken { ensemble, context, request, can_stream }));
+    let wished = match ensemble.wished(&head.wishes()) {
+        Ok(wished) => wished,
+        Err(error) => return run(ensemble, context, Given::Refused(error.into())),
+    };
+    let Wished { ensemble, enabled, trace, ignored, applied } = wished;
+    let mut context = Context { ignored, applied, trace, ..context };
+    let body = Bytes::from(body);
+    if enabled && ensemble.when.is_none() {
+        return run(ensemble, context, Given::Unread(body));
+    }
+    let request = match Request::parse_for_any(body) {
+        Ok(request) => request,
+        Err(error) => return run(ensemble, context, Given::Refused(error.into())),
+    };
+    if let Some(otherwise) = &ensemble.otherwise
+        && (!enabled || !holds(&ensemble, &request, &head, &mut context))
+    {
+        let why = if enabled { "when" } else { "x-ensemble-enable" };
+        info!(request_id = %context.request_id, alias = %ensemble.name, model = %otherwise.name, why, "request passed to `otherwise`");
+        return Route::Otherwise(detour(&request, otherwise, &head, settings));
+    }
+    let given = match request.check_supported() {
+        Ok(()) => Given::Read(request),
+        Err(error) => Given::Refused(error.into()),
+    };
+    run(ensemble, context, given)
+}
+
+/// Whether the request is the ensemble's by its own condition; in doubt it is.
+fn holds(ensemble: &Ensemble, request: &Request, head: &RequestHead, context: &mut Context) -> bool {
+    let Some(when) = &ensemble.when else {
+        return true;
+    };
+    let facts = Facts {
+        model: &ensemble.name,
+        request,
+        request_id: &context.request_id,
+        path: head.path(),
+        headers: &|| head.by_name(),
+    };
+    when.holds(&facts).unwrap_or_else(|_| {
+        context.condition_failed = true;
+        true
+    })
+}
+
+/// The same request for another model. Upstreams know that by its provider's name for it.
+fn detour(request: &Request, model: &DirectModel, head: &RequestHead, settings: &Settings) -> Detour {
+    let name = serde_json::Value::from(&*model.model_name).to_string();
+    let body = request.edit().set("model", name).body();
+    Detour {
+        body,
+        tells_length: head.tells_length(),
+        field: settings.model_header.clone().map(|header| (header, model.model_name.clone())),
+        clear_route_cache: settings.clear_route_cache,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::chat::ApiError;
+    use crate::ensemble::{Overrides, When, fixture};
+    use crate::ext_proc::ModeOverride;
+    use crate::ext_proc::headers::told;
+
+    const BODY: &str = r#"{ "model":"team", "x" : 0.70,"messages":[{"role":"user","content":"hi"}] }"#;
+    const REWRITTEN: &str =
+        r#"{ "model":"provider/plain", "x" : 0.70,"messages":[{"role":"user","content":"hi"}] }"#;
+
+    fn routed(when: Option<&str>, headers: &[(&str, &str)], body: &str, settings: &Settings) -> Route {
+        let ensemble = Ensemble {
+            when: when.map(|expression| When::parse(expression).unwrap()),
+            otherwise: Some(fixture::model("plain")),
+            overrides: Overrides { enable: true, min_responses: true, ..Overrides::default() },
+            ..fixture::ensemble("team")
+        };
+        let fields = [&[(":path", "/v1/chat/completions?x=1"), ("x-request-id", "id")], headers].concat();
+        let head = told(&fields).into();
+        let body = body.as_bytes().to_vec();
+        route(Asked { ensemble: Arc::new(ensemble), body, head, can_stream: true }, settings)
+    }
+
+    fn settings() -> Settings {
+        Settings {
+            mode_override: ModeOverride::Never,
+            max_request_bytes: 1 << 20,
+            commit_after: Duration::ZERO,
+            heartbeat: None,
+            buffered_timeout: Duration::ZERO,
+            model_header: None,
+            clear_route_cache: false,
+        }
+    }
+
+    fn told_briefly(route: &Route) -> String {
+        match route {
+            Route::Otherwise(detour) => {
+                format!("otherwise {}", String::from_utf8_lossy(&detour.body.to_bytes()))
+            }
+            Route::Run(taken) => {
+                let given = match &taken.request {
+                    Given::Unread(_) => "unread".to_owned(),
+                    Given::Read(_) => "read".to_owned(),
+                    Given::Refused(error) => ApiError::from(error).label.to_owned(),
+                };
+                let Context { ignored, applied, condition_failed, .. } = &taken.context;
+                let failed = if *condition_failed { " in doubt" } else { "" };
+                format!("run {given}{failed} of {} {applied:?} {ignored:?}", taken.ensemble.quorum)
+            }
+        }
+    }
+
+    #[test]
+    fn a_request_goes_where_its_caller_and_its_condition_say() {
+        let otherwise = &*format!("otherwise {REWRITTEN}");
+        let many = &*BODY.replace("0.70", "0.70,\"n\":2");
+        let (tier, off) = (Some("request.headers['x-tier'] == 'gold'"), ("x-ensemble-enable", "false"));
+        let on_path = Some("request.path == '/v1/chat/completions'");
+        for (when, headers, body, expected) in [
+            (None, &[][..], BODY, "run unread of 2 [] []"),
+            (None, &[off], BODY, otherwise),
+            (None, &[("x-ensemble-enable", "TRUE")], "{", r#"run unread of 2 ["x-ensemble-enable"] []"#),
+            (
+                None,
+                &[("x-ensemble-min-responses", "3"), ("x-ensemble-judge", "x")],
+                BODY,
+                r#"run unread of 3 ["x-ensemble-min-responses"] ["x-ensemble-judge"]"#,
+            ),
+            (None, &[("x-ensemble-min-responses", "9")], BODY, "run invalid_header of 2 [] []"),
+            (tier, &[("x-tier", "gold")], BODY, "run read of 2 [] []"),
+            (tier, &[("x-tier", "iron")], BODY, otherwise),
+            (tier, &[], BODY, "run read in doubt of 2 [] []"),
+            (tier, &[("x-tier", "gold"), off], BODY, otherwise),
+            (tier, &[("x-tier", "iron"), ("x-ensemble-enable", "true")], BODY, otherwise),
+            (on_path, &[], BODY, "run read of 2 [] []"),
+            // What only a single model can honour is no fault while that one is to answer.
+            (tier, &[("x-tier", "gold")], many, "run unsupported_parameter of 2 [] []"),
+            (tier, &[("x-tier", "iron")], many, &*otherwise.replace("0.70", "0.70,\"n\":2")),
+            // Without a request there is nothing to decide by.
+            (tier, &[("x-tier", "iron")], "{", "run invalid_json of 2 [] []"),
+            (None, &[off], "{\"model\":\"team\"}", r#"run invalid_value of 2 ["x-ensemble-enable"] []"#),
+        ] {
+            assert_eq!(
+                told_briefly(&routed(when, headers, body, &settings())),
+                expected,
+                "{when:?} {headers:?} {body}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_detour_takes_along_what_routing_needs() {
+        let detoured = |headers: &[(&str, &str)], settings: &Settings| {
+            let Route::Otherwise(detour) = routed(Some("false"), headers, BODY, settings) else {
+                panic!("false holds");
+            };
+            (detour.tells_length, detour.field, detour.clear_route_cache)
+        };
+        assert_eq!(detoured(&[], &settings()), (false, None, false));
+        assert_eq!(detoured(&[("content-length", "78")], &settings()), (true, None, false));
+        let name = http::HeaderName::from_static("x-model");
+        let settings = Settings { model_header: Some(name.clone()), clear_route_cache: true, ..settings() };
+        let field = Some((name, "provider/plain".to_owned()));
+        assert_eq!(detoured(&[], &settings), (false, field, true));
+    }
+}
