@@ -81,7 +81,7 @@ impl Answer {
     /// The whole answer as one JSON object.
     ///
     /// # Errors
-    /// Never for what [`Collected`] gives; serde's signature has it.
+    /// Never for a message that was read; serde's signature has it.
     pub fn completion(
         &self,
         completion: &Completion,

@@ -81,8 +81,10 @@ impl Ensemble {
     /// as there may be.
     pub fn longest_run(&self) -> Option<Duration> {
         let members = self.panel.len();
+        let strategies = std::iter::once(&self.strategy).chain(&self.overrides.strategies);
         // At least one more call: a fallback may answer alone.
-        let calls = self.execution.rounds(members) + self.strategy.judge_rounds().max(1);
+        let judges = strategies.map(Strategy::judge_rounds).max().unwrap_or_default().max(1);
+        let calls = self.execution.rounds(members) + judges;
         let in_sequence =
             |timeout: Duration| timeout.saturating_mul(u32::try_from(calls).unwrap_or(u32::MAX));
         let hedges = match self.execution {

@@ -91,10 +91,15 @@ impl<'a> Resolver<'a> {
             let known = literal(names.enumerate(), &list, "name", self.written);
             self.unknown(path.key("provider"), "provider", provider, &known);
         }
+        let model_name = model.model_name.clone()?;
+        if model_name.contains(char::is_control) {
+            self.report
+                .add(path.key("model_name"), "must be without control characters: it goes out in a header");
+        }
         Some(Arc::new(DirectModel {
             name: model.display_name.as_str().into(),
             provider: found?.clone()?,
-            model_name: model.model_name.clone()?,
+            model_name,
             timeout: bound(model.timeout),
             response_format: match model.response_format {
                 schema::ResponseFormat::None => ResponseFormat::None,

@@ -240,6 +240,10 @@ fn a_name_that_no_header_can_hold_is_a_problem() {
     let expected = "models[0].display_name: must be of at most 256 bytes, without control characters";
     assert_eq!(named("a\\nb").to_string(), expected);
     assert_eq!(named(&"a".repeat(257)).to_string(), expected);
+    let provider = "providers: [{name: p, base_url: 'http://h'}]";
+    let model = "models: [{display_name: a, provider: p, model_name: \"m\\n\"}]";
+    let expected = "models[0].model_name: must be without control characters: it goes out in a header";
+    assert_eq!(problems(&format!("{provider}\n{model}")).to_string(), expected);
     let exact = format!("models: [{{display_name: {}, provider: p, model_name: m}}]", "a".repeat(256));
     assert!(yaml(&format!("providers: [{{name: p, base_url: 'http://h'}}]\n{exact}")).is_ok());
 }
