@@ -255,7 +255,9 @@ fn emit(d: &Decision) {
             $level!(
                 request_id = %d.request_id, alias = %d.alias, strategy = %d.strategy, outcome, code = %d.error_code,
                 quorum.got = d.quorum_got, quorum.needed = d.quorum_needed, stream = d.stream,
-                calls_saved = d.calls_saved, degraded = %d.degraded.join(","), members = %members, judges = %judges,
+                agreement = d.agreement, calls_saved = d.calls_saved, degraded = %d.degraded.join(","),
+                overrides = %d.overrides.join(","), ignored = %d.ignored.join(","),
+                condition_failed = d.condition_failed, members = %members, judges = %judges,
                 usage.prompt_tokens = usage.prompt_tokens, usage.completion_tokens = usage.completion_tokens,
                 usage.total_tokens = usage.total_tokens, usage.estimated = usage.estimated,
                 panel_ms = d.panel_ms, elapsed_ms = d.total_ms, $message

@@ -315,17 +315,34 @@ mod averages {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn unanimous_panels_decide_alike_by_vote_by_weight_and_in_a_cascade() {
-    let size = |n| std::num::NonZeroUsize::new(n).unwrap();
-    let caller = Arc::new(say(&["#### 7", "7", "7.0", "the answer is 7", "7"]));
-    let weighted = Strategy::Weighted(Weighted { vote: vote(), confidence: Confidence::Flat });
-    for strategy in [Strategy::Vote(vote()), weighted] {
-        let plain = numbers(strategy, 5);
-        let mut cascade = plain.clone();
-        cascade.execution = Execution::Cascade(Cascade { start: size(2), step: size(1), agreement: 1.0 });
-        for ensemble in [plain, cascade] {
-            assert_eq!(answer(&caller, ensemble).await.0, "#### 7");
-        }
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn unanimous_panels_decide_alike_by_vote_by_weight_and_in_a_cascade(
+        spellings in proptest::collection::vec(0..5usize, 2..6), weights in proptest::collection::vec(1..9u8, 5),
+        start in 2..6usize, step in 1..3usize,
+    ) {
+        let texts: Vec<&str> =
+            spellings.iter().map(|i| ["#### 7", "7", "7.0", "the answer is 7", "\\boxed{7}"][*i]).collect();
+        let size = |n: usize| std::num::NonZeroUsize::new(n).unwrap();
+        let weighted = Strategy::Weighted(Weighted { vote: vote(), confidence: Confidence::Flat });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        runtime.unwrap().block_on(async {
+            for strategy in [Strategy::Vote(vote()), weighted] {
+                let mut plain = numbers(strategy, texts.len());
+                plain.panel.iter_mut().zip(&weights).for_each(|(m, weight)| m.weight = f64::from(*weight));
+                let mut cascade = plain.clone();
+                let start = size(start.min(texts.len()));
+                cascade.execution = Execution::Cascade(Cascade { start, step: size(step), agreement: 1.0 });
+                for ensemble in [plain, cascade] {
+                    let caller = Arc::new(say(&texts));
+                    let decision = decision(&caller, ensemble, json!({})).await;
+                    let chosen = decision["members"].as_array().unwrap().iter().find(|m| m["chosen"] == true).unwrap();
+                    assert_eq!((&chosen["key"], &decision["agreement"]), (&json!("7"), &json!(1.0)));
+                    assert_eq!(decision["degraded"], json!([]));
+                }
+            }
+        });
     }
 }
