@@ -106,7 +106,7 @@ impl Delta {
 }
 
 /// Whether it is nothing, or a text of white space.
-fn is_blank(raw: Option<&str>) -> bool {
+pub(super) fn is_blank(raw: Option<&str>) -> bool {
     // A longer text is never only white space in practice, and not worth unescaping.
     let is_short = |raw: &&str| raw.len() <= 32;
     is_empty(raw)

@@ -17,6 +17,7 @@ mod reasoning;
 mod request;
 mod scan;
 pub mod sse;
+mod thinking;
 mod usage;
 
 pub use answer::Answer;
@@ -30,6 +31,7 @@ pub use object::{Edit, ObjectError, RawObject};
 pub use reasoning::without_reasoning;
 pub use request::{Request, RequestError};
 pub use scan::{ModelScan, Scan};
+pub use thinking::Thinking;
 pub use usage::Usage;
 
 /// One step of an answer, from a provider or to a caller.

@@ -49,8 +49,8 @@ impl Completion {
 }
 
 impl Delta {
-    /// The piece without its reasoning, as [`Completion::without_reasoning`] has it, `think` tags excepted;
-    /// none when it then says nothing.
+    /// The piece without its reasoning, as [`Completion::without_reasoning`] has it, but for `think` tags, which
+    /// may lie across pieces ([`super::Thinking`]); none when it then says nothing.
     pub fn without_reasoning(self) -> Option<Self> {
         // What cannot be read is not let through.
         let delta = RawObject::parse(self.json.clone()).ok()?;

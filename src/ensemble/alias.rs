@@ -77,13 +77,27 @@ pub struct Ensemble {
 }
 
 impl Ensemble {
+    /// How answers are read under its strategy: an average is of numbers, whatever they are otherwise read as.
+    pub fn reads(&self) -> Reading {
+        match (&self.strategy, &self.reading) {
+            (Strategy::Average(_), Reading::Number { .. }) => self.reading.clone(),
+            (Strategy::Average(_), Reading::Json(pointer)) => {
+                Reading::Number { pattern: None, pointer: pointer.clone() }
+            }
+            (Strategy::Average(_), _) => Reading::Number { pattern: None, pointer: None },
+            (_, reading) => reading.clone(),
+        }
+    }
+
     /// The longest that a run may take by its own bounds: the deadline, or as many calls one after the other
     /// as there may be.
     pub fn longest_run(&self) -> Option<Duration> {
-        let members = self.panel.len();
+        let formed = if self.overrides.models.is_empty() { 0 } else { self.overrides.max_panel };
+        let members = self.panel.len().max(formed);
         let strategies = std::iter::once(&self.strategy).chain(&self.overrides.strategies);
         // At least one more call: a fallback may answer alone.
-        let judges = strategies.map(Strategy::judge_rounds).max().unwrap_or_default().max(1);
+        let judges =
+            strategies.map(|strategy| strategy.judge_rounds(members)).max().unwrap_or_default().max(1);
         let calls = self.execution.rounds(members) + judges;
         let in_sequence =
             |timeout: Duration| timeout.saturating_mul(u32::try_from(calls).unwrap_or(u32::MAX));

@@ -12,7 +12,7 @@ use super::format::Format;
 use super::member::{Heard, addressed, plain, streamed};
 use super::missed::Missed;
 use super::run::Run;
-use crate::chat::{Body, Completion, Edit, Event, Request, Usage};
+use crate::chat::{Body, Completion, Edit, Event, Request, Thinking, Usage};
 use crate::telemetry::{Ended, Seat};
 use crate::upstream::{Call, DirectModel, Events, Failure};
 
@@ -72,12 +72,13 @@ pub(super) struct Opening {
     first: Vec<Event>,
     said: usize,
     usage: Option<Usage>,
+    thinking: Thinking,
 }
 
 impl Opening {
     /// Before anything was heard of a call whose request has so many bytes.
     pub(super) fn new(seat: Seat, sent: usize) -> Self {
-        Self { seat, sent, first: Vec::new(), said: 0, usage: None }
+        Self { seat, sent, first: Vec::new(), said: 0, usage: None, thinking: Thinking::default() }
     }
 
     /// Listens until the answer speaks.
@@ -123,7 +124,9 @@ impl Opening {
                     if delta.refuses() {
                         return Err(Missed::Unusable(Unusable::Refusal));
                     }
-                    speaks = delta.speaks;
+                    // Who answers first is who says something first: members may think as long as they like.
+                    speaks = delta.speaks
+                        && (matches!(self.seat, Seat::Judge(_)) || delta.answers(&mut self.thinking));
                 }
                 Event::Usage(usage) => self.usage = Some(usage.clone()),
                 Event::Finish(_) | Event::Decision(_) => {}

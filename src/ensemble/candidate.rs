@@ -1,5 +1,9 @@
 //! Which answers count.
 
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+
 use super::answer::Key;
 use super::format::Format;
 use crate::chat::{Completion, without_reasoning};
@@ -28,7 +32,7 @@ pub enum Unusable {
     ContentFilter,
     /// It ended for a reason that leaves no answer.
     Finish,
-    /// Cut by its token limit where only the whole is valid.
+    /// Cut by its token limit where only the whole is valid: JSON, or the arguments of a tool call.
     Cut,
     /// Not what `response_format` asks for.
     Format,
@@ -62,8 +66,9 @@ pub fn check(completion: &Completion, format: &Format) -> Result<(), Unusable> {
     if completion.refused {
         return Err(Unusable::Refusal);
     }
-    if completion.tool_calls.is_some() {
-        return Ok(());
+    let is_cut = completion.finish_reason.as_deref() == Some("length");
+    if let Some(calls) = &completion.tool_calls {
+        return if is_cut && !are_whole(calls) { Err(Unusable::Cut) } else { Ok(()) };
     }
     let text = completion.content.as_deref().unwrap_or_default();
     if without_reasoning(text).trim().is_empty() {
@@ -72,10 +77,30 @@ pub fn check(completion: &Completion, format: &Format) -> Result<(), Unusable> {
     if matches!(format, Format::Text) {
         return Ok(());
     }
-    if completion.finish_reason.as_deref() == Some("length") {
+    if is_cut {
         return Err(Unusable::Cut);
     }
     if format.accepts(text) { Ok(()) } else { Err(Unusable::Format) }
+}
+
+/// Whether the arguments of all calls are JSON to their end.
+fn are_whole(calls: &RawValue) -> bool {
+    #[derive(Deserialize)]
+    struct Call {
+        function: Option<Function>,
+        arguments: Option<String>,
+    }
+    #[derive(Deserialize)]
+    struct Function {
+        arguments: Option<String>,
+    }
+    let is_whole = |call: Call| {
+        let arguments = call.function.map_or(call.arguments, |function| function.arguments);
+        arguments.is_none_or(|json| serde_json::from_str::<IgnoredAny>(&json).is_ok())
+    };
+    let legacy = || serde_json::from_str::<Call>(calls.get()).map(|call| vec![call]);
+    let calls = serde_json::from_str::<Vec<Call>>(calls.get()).or_else(|_| legacy());
+    calls.is_ok_and(|calls| calls.into_iter().all(is_whole))
 }
 
 #[cfg(test)]
@@ -105,6 +130,14 @@ mod tests {
             (json!({"content": [{"type": "text", "text": "hi"}]}), "stop", Ok(())),
             (json!({"content": null, "tool_calls": [{"id": "a"}]}), "tool_calls", Ok(())),
             (json!({"content": null, "function_call": {"name": "f"}}), "function_call", Ok(())),
+            (json!({"tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}), "length", Ok(())),
+            (
+                json!({"tool_calls": [{"function": {"name": "f", "arguments": "{\"x"}}]}),
+                "length",
+                Err(Unusable::Cut),
+            ),
+            (json!({"tool_calls": [{"function": {"name": "f", "arguments": "{\"x"}}]}), "tool_calls", Ok(())),
+            (json!({"function_call": {"name": "f", "arguments": "{\"x"}}), "length", Err(Unusable::Cut)),
             (json!({"content": " \n"}), "stop", Err(Unusable::Empty)),
             (json!({"content": null, "tool_calls": []}), "stop", Err(Unusable::Empty)),
             (json!({"content": null, "refusal": "I can't"}), "stop", Err(Unusable::Refusal)),

@@ -36,13 +36,13 @@ impl Run {
     /// The strategy makes one answer of what the panel said.
     pub(super) async fn combine(&mut self, panel: Panel) -> Result<Source, RunError> {
         let ensemble = Arc::clone(&self.ensemble);
-        self.settle(how(&ensemble, self.head.responses, panel.is_all_asked));
+        self.settle(how(&ensemble, self.head.responses, panel.asked));
         if let Some(begun) = panel.live {
             return Ok(Source::Call(begun));
         }
         let candidates = panel.candidates;
         if panel.is_agreed {
-            let place = self.tally(&candidates).winner(Require::Plurality);
+            let place = self.tally(&candidates).winner(Require::Plurality, &candidates);
             return self.select(candidates, place);
         }
         match &ensemble.strategy {
@@ -64,7 +64,7 @@ impl Run {
                 self.choose(candidates, chosen)
             }
             Strategy::Vote(vote) | Strategy::Weighted(Weighted { vote, .. }) => {
-                match self.tally(&candidates).winner(vote.require) {
+                match self.tally(&candidates).winner(vote.require, &candidates) {
                     Some(place) => self.select(candidates, Some(place)),
                     None => self.without_consensus(&vote.on_no_consensus, candidates).await,
                 }
@@ -175,12 +175,12 @@ impl Strategy {
 }
 
 /// How an answer comes about of so many usable ones.
-fn how(ensemble: &Ensemble, usable: usize, is_all_asked: bool) -> How {
+fn how(ensemble: &Ensemble, usable: usize, asked: usize) -> How {
     if usable == 1 && ensemble.strategy.returns_single(ensemble.single_candidate) {
         How::Single
     } else if usable == ensemble.panel.len() {
         How::Full
-    } else if matches!(ensemble.execution, Execution::Cascade(_)) && !is_all_asked {
+    } else if matches!(ensemble.execution, Execution::Cascade(_)) && asked < ensemble.panel.len() {
         How::Cascade
     } else {
         How::Quorum

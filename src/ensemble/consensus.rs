@@ -28,8 +28,6 @@ struct Class {
     /// Their places among the candidates, in panel order.
     places: Vec<usize>,
     standing: Standing,
-    /// The place of the one that stands for all.
-    representative: usize,
 }
 
 /// How far ahead a class is: by its score, then by its members' weights, then by panel order.
@@ -97,7 +95,8 @@ impl Tally {
     /// The share that the leading class has of what was cast; none where fewer than two gave an answer, since
     /// nobody agrees with himself.
     pub(super) fn agreement(&self) -> Option<f64> {
-        let leader = self.leading().filter(|_| self.voters >= 2)?;
+        // Confidences may be too small to be told from nothing.
+        let leader = self.leading().filter(|_| self.voters >= 2 && self.cast > 0.0)?;
         Some(leader.standing.score / self.cast)
     }
 
@@ -106,15 +105,21 @@ impl Tally {
         self.agreement().is_some_and(|share| !exceeds(agreement, share))
     }
 
-    /// The place of the candidate that stands for the leading class, when that has what it needs.
-    pub(super) fn winner(&self, require: Require) -> Option<usize> {
+    /// The place, among the candidates that were counted, of the one that stands for the leading class, when that
+    /// has what it needs.
+    pub(super) fn winner(&self, require: Require, candidates: &[Candidate]) -> Option<usize> {
         let leader = self.leading()?;
         let has_it = match require {
             Require::Plurality => true,
             Require::Majority => exceeds(leader.standing.score, self.total / 2.0),
             Require::Unanimous => self.classes.len() == 1,
         };
-        has_it.then_some(leader.representative)
+        if !has_it {
+            return None;
+        }
+        let members =
+            leader.places.iter().filter_map(|place| Ballot::of(*place, candidates.get(*place)?, 0.0));
+        representative(&members.collect::<Vec<_>>())
     }
 
     /// Whether the winner is certain, whatever the open members say.
@@ -255,11 +260,7 @@ fn leading(standings: impl Iterator<Item = (usize, Standing)>) -> Option<usize> 
 
 fn class(members: &[Ballot<'_>]) -> Option<Class> {
     let standing = members.iter().map(Ballot::standing).reduce(Standing::joined)?;
-    Some(Class {
-        places: members.iter().map(|ballot| ballot.place).collect(),
-        standing,
-        representative: representative(members)?,
-    })
+    Some(Class { places: members.iter().map(|ballot| ballot.place).collect(), standing })
 }
 
 /// Who stands for a class: of texts the medoid, which is most like all others; then the one with the greatest
@@ -289,22 +290,28 @@ fn equal(ballots: &[Ballot<'_>]) -> Vec<Class> {
 /// Classes of similar texts: the text with the most others near it and these form the first class, and so on
 /// with what is left.
 fn similar(ballots: &[Ballot<'_>], least: f64) -> Vec<Class> {
-    let mut left: Vec<Ballot<'_>> = ballots.to_vec();
+    // Each pair once: texts may be long.
+    let near: Vec<Vec<bool>> = ballots
+        .iter()
+        .enumerate()
+        .map(|(i, a)| ballots.iter().take(i).map(|b| a.similarity(b) >= least).collect())
+        .collect();
+    let are_near = |a: usize, b: usize| {
+        a == b || near.get(a.max(b)).and_then(|row| row.get(a.min(b))).is_some_and(|is_near| *is_near)
+    };
+    let mut left: Vec<usize> = (0..ballots.len()).collect();
     let mut classes = Vec::new();
     while !left.is_empty() {
-        let around = |centre: &Ballot<'_>| {
-            left.iter()
-                .filter(|ballot| ballot.place == centre.place || centre.similarity(ballot) >= least)
-                .copied()
-                .collect::<Vec<_>>()
+        let ball = |centre: &usize| {
+            let around = left.iter().filter(|other| are_near(*centre, **other));
+            class(&around.filter_map(|at| ballots.get(*at)).copied().collect::<Vec<_>>())
         };
-        let balls: Vec<Class> = left.iter().filter_map(|centre| class(&around(centre))).collect();
-        let Some(best) =
-            leading(balls.iter().map(|ball| ball.standing).enumerate()).and_then(|at| balls.get(at))
-        else {
+        let balls: Vec<Class> = left.iter().filter_map(ball).collect();
+        let standings = balls.iter().map(|ball| ball.standing).enumerate();
+        let Some(best) = leading(standings).and_then(|at| balls.get(at)) else {
             break;
         };
-        left.retain(|ballot| !best.places.contains(&ballot.place));
+        left.retain(|at| ballots.get(*at).is_some_and(|ballot| !best.places.contains(&ballot.place)));
         classes.push(best.clone());
     }
     classes

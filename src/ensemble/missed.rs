@@ -22,8 +22,8 @@ pub(super) struct Panel {
     pub(super) live: Option<Begun>,
     /// Whether those asked agree as much as an adaptive panel wants.
     pub(super) is_agreed: bool,
-    /// Whether every member was asked.
-    pub(super) is_all_asked: bool,
+    /// How many members were asked.
+    pub(super) asked: usize,
     /// How many calls could not matter any more.
     pub(super) saved: usize,
 }
@@ -106,8 +106,8 @@ impl Panel {
         }
         let needed = run.ensemble.quorum.get();
         let quorum_not_met = RunError::QuorumNotMet { got: self.candidates.len(), needed };
-        // Who was cancelled might have said something else.
-        if self.missed.len() < run.ensemble.panel.len() {
+        // Who was cancelled might have said something else; who was never asked has said nothing.
+        if self.missed.len() < self.asked {
             return quorum_not_met;
         }
         match self.shared_cause() {

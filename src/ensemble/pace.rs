@@ -46,8 +46,13 @@ impl Pace {
         self.delay.is_some()
     }
 
+    /// How many have been asked.
+    pub(super) fn asked(&self) -> usize {
+        self.asked
+    }
+
     /// Whether all have been asked.
-    pub(super) fn is_done(&self) -> bool {
+    fn is_done(&self) -> bool {
         self.asked == self.members
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::alias::{Ensemble, Execution, Member, OnQuorumFailure};
-use super::answer::Key;
+use super::answer::{Key, Kind};
 use super::begun::Begun;
 use super::candidate::{self, Candidate};
 use super::consensus::Open;
@@ -55,7 +55,7 @@ pub(super) async fn ask(run: &mut Run) -> Panel {
         }
     }
     let Asking { mut panel, pace, .. } = asking;
-    panel.is_all_asked = pace.is_done();
+    panel.asked = pace.asked();
     panel.missed.sort_by_key(|(member, _)| *member);
     panel
 }
@@ -128,8 +128,11 @@ impl Asking {
         }
     }
 
-    /// Asks those whose turn it is; whether there were any.
+    /// Asks those whose turn it is; whether there were any, and time for them.
     fn ask_next(&mut self, run: &mut Run) -> bool {
+        if run.is_out_of_time() {
+            return false;
+        }
         let due = self.pace.next();
         let ensemble = Arc::clone(&self.ensemble);
         for index in due.clone() {
@@ -249,6 +252,8 @@ impl Asking {
         let strategy = &self.ensemble.strategy;
         let candidates = &self.panel.candidates;
         let is_decided = match strategy.vote() {
+            // Texts are never settled early, and comparing them costs time.
+            Some(_) if run.reader.kind() == Kind::Text => false,
             Some(vote) => {
                 let open: Option<Vec<Open>> =
                     self.open().map(|(member, m)| strategy.gain(member, m)).collect();

@@ -18,7 +18,7 @@ use super::outcome::{Failed, Head, Outcome, Source};
 use super::panel;
 use super::quorum::Verdict;
 use super::strategy::Strategy;
-use crate::chat::{ApiError, Completion, Event, Request};
+use crate::chat::{ApiError, Completion, Delta, Event, Request, Thinking};
 use crate::limits::{Admission, Permit};
 use crate::telemetry::Account;
 use crate::upstream::{Call, Caller, Events, Failure, Passed, bound};
@@ -100,7 +100,8 @@ impl Admitted {
         failed(&mut self.account, &self.head, &error.into())
     }
 
-    /// Runs the ensemble until its answer begins, within its own bounds and this one.
+    /// Runs the ensemble until its answer begins, within its own bounds. A door that sends answers in one piece
+    /// has a `limit` for them.
     ///
     /// # Errors
     /// What the caller is to be told, when there is no answer.
@@ -108,7 +109,7 @@ impl Admitted {
         let deadline = [self.ensemble.deadline, limit].into_iter().flatten().min();
         let mut run = Run {
             format: Arc::new(Format::of(&request)),
-            reader: Reader::of(&self.ensemble.reading, &request),
+            reader: Reader::of(&self.ensemble.reads(), &request),
             ensemble: self.ensemble,
             request,
             context: self.context,
@@ -117,6 +118,7 @@ impl Admitted {
             caller: self.caller,
             deadline: deadline.map(|deadline| Instant::now() + deadline),
             max_answer_bytes: self.max_answer_bytes,
+            is_collected: limit.is_some(),
             _permit: self.permit,
         };
         match run.find_answer().await {
@@ -147,6 +149,8 @@ pub(super) struct Run {
     caller: Arc<dyn Caller>,
     deadline: Option<Instant>,
     pub(super) max_answer_bytes: usize,
+    /// Whether the answer is sent when it is whole, even to a caller that asked for a stream.
+    is_collected: bool,
     _permit: Permit,
 }
 
@@ -171,6 +175,7 @@ impl Run {
     pub(super) fn is_live(&self) -> bool {
         matches!(self.ensemble.strategy, Strategy::First)
             && self.request.stream
+            && !self.is_collected
             && matches!(*self.format, Format::Text)
     }
 
@@ -206,6 +211,7 @@ impl Run {
         let panel = panel::ask(self).await;
         self.account.panel_ended(panel.saved);
         self.head.panel_time = self.account.panel_time();
+        self.head.panel = panel.asked;
         self.head.responses = panel.candidates.len() + usize::from(panel.live.is_some());
         if self.compares() {
             self.head.agreement = self.tally(&panel.candidates).agreement();
@@ -227,15 +233,32 @@ impl Run {
 }
 
 /// Without what models thought aloud.
-fn without_reasoning(events: Events) -> Events {
-    let spoken = events.filter_map(async |event| match event {
-        Ok(Event::Delta(delta)) => delta.without_reasoning().map(Event::Delta).map(Ok),
-        Ok(Event::Message(message)) => Some(match message.without_reasoning() {
-            Ok(message) => Ok(Event::Message(Box::new(message))),
-            Err(error) => Err(Failure::Unreadable(error.into())),
-        }),
-        event => Some(event),
-    });
+fn without_reasoning(mut events: Events) -> Events {
+    let spoken = async_stream::stream! {
+        let mut thinking = Thinking::default();
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Event::Delta(delta)) => {
+                    let spoken = delta.without_reasoning();
+                    if let Some(delta) = spoken.and_then(|delta| delta.without_thinking(&mut thinking)) {
+                        yield Ok(Event::Delta(delta));
+                    }
+                }
+                Ok(Event::Message(message)) => match message.without_reasoning() {
+                    Ok(message) => yield Ok(Event::Message(Box::new(message))),
+                    Err(error) => yield Err(Failure::Unreadable(error.into())),
+                },
+                Ok(Event::Finish(reason)) => {
+                    let rest = thinking.rest();
+                    if !rest.is_empty() {
+                        yield Ok(Event::Delta(Delta::of_text(&rest)));
+                    }
+                    yield Ok(Event::Finish(reason));
+                }
+                event => yield event,
+            }
+        }
+    };
     spoken.boxed()
 }
 

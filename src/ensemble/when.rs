@@ -87,6 +87,9 @@ pub enum WhenError {
         /// What is wrong with it.
         why: String,
     },
+    /// A pattern that callers would write.
+    #[error("has a pattern in `matches` that is no text in quotes")]
+    VariablePattern,
     /// A comprehension in another one.
     #[error("has a comprehension (`all`, `exists`, `filter`, `map`) within another one")]
     Nested,

@@ -149,7 +149,9 @@ impl Account {
 
     /// Something stood in for what the ensemble was made for.
     pub fn degraded(&mut self, why: &'static str) {
-        self.decision.degraded.push(why.to_owned());
+        if !self.decision.degraded.iter().any(|told| told == why) {
+            self.decision.degraded.push(why.to_owned());
+        }
     }
 
     /// What the caller wanted changed, and was not allowed to change; and whether the ensemble's condition

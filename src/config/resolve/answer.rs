@@ -22,8 +22,7 @@ impl Resolver<'_> {
         }?;
         match reading {
             reading if own != Some(Strategy::Average) => Some(reading),
-            Reading::Auto => Some(Reading::Number { pattern: None, pointer: None }),
-            Reading::Number { .. } => Some(reading),
+            Reading::Auto | Reading::Number { .. } => Some(reading),
             _ => {
                 let what = "strategy `average` is for numbers: expected `number`, or nothing";
                 self.report.add(path.clone(), what);

@@ -91,7 +91,7 @@ fn an_ad_hoc_alias_is_what_its_fields_say() {
     assert_eq!(e.straggler_grace, Some(Duration::from_millis(3)));
     assert!(matches!(e.reading, Reading::Choice(None)));
     assert_eq!(ad_hoc("strategy: [first, vote]").quorum.get(), 1);
-    assert!(matches!(ad_hoc("strategy: [average]").reading, Reading::Number { .. }));
+    assert!(matches!(ad_hoc("strategy: [average]").reads(), Reading::Number { .. }));
 }
 
 #[test]

@@ -178,10 +178,13 @@ fn an_answer_is_read_as_it_says() {
 fn an_average_reads_numbers() {
     for answer in ["auto", "number", "{kind: number}"] {
         let ensemble = ensemble(&format!("{PANEL}, strategy: average, answer: {answer}"));
-        assert!(matches!(ensemble.reading, Reading::Number { pattern: None, pointer: None }), "{answer}");
+        assert!(matches!(ensemble.reads(), Reading::Number { pattern: None, pointer: None }), "{answer}");
     }
     let chosen = ensemble(&format!("{PANEL}, answer: choice, overrides: {{strategy: [average]}}"));
-    assert!(matches!(chosen.reading, Reading::Choice(None)), "callers' choice changes no reading");
+    assert!(matches!(chosen.reads(), Reading::Choice(None)));
+    let mut average = Ensemble::clone(&chosen);
+    average.strategy = chosen.overrides.strategies[0].clone();
+    assert!(matches!(average.reads(), Reading::Number { .. }), "whoever chose the average");
 }
 
 #[test]

@@ -27,6 +27,9 @@ impl Calls {
     }
 }
 
+/// How large the tools of a request may be, in bytes, for their defaults to be read: they are while others wait.
+const MAX_TOOLS: usize = 1 << 20;
+
 /// The tools that a request offers.
 #[derive(Clone, Debug)]
 pub struct Tools {
@@ -94,6 +97,10 @@ impl Tools {
             return None;
         }
         let must_call = [&tools, &functions].into_iter().flatten().any(|(_, must_call)| *must_call);
+        let sizes = [&tools, &functions].into_iter().flatten().flat_map(|(offered, _)| offered);
+        if sizes.map(|raw| raw.get().len()).sum::<usize>() > MAX_TOOLS {
+            return Some(Self { defaults: HashMap::new(), must_call });
+        }
         let functions = functions.into_iter().flat_map(|(functions, _)| functions);
         let functions = functions.filter_map(|raw| serde_json::from_str::<Function>(raw.get()).ok());
         let tools = tools.into_iter().flat_map(|(tools, _)| tools);

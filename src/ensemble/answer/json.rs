@@ -9,9 +9,9 @@ use serde_json::value::RawValue;
 use super::{Pointer, fence};
 
 /// The largest text that is read, in bytes: each level of nesting costs another pass over it.
-const MAX_BYTES: usize = 1 << 20;
+const MAX_BYTES: usize = 256 << 10;
 /// The deepest nesting that is read.
-const MAX_DEPTH: usize = 64;
+const MAX_DEPTH: usize = 32;
 
 /// A JSON value. Equal values are equal, and are written alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ fn level(json: &str) -> Option<Level<'_>> {
 }
 
 impl Json {
-    /// The value that `text` is. None when it is no JSON, more than 1 MiB or nested more than 64 deep.
+    /// The value that `text` is. None when it is no JSON, more than 256 KiB or nested more than 32 deep.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         (text.len() <= MAX_BYTES).then(|| Self::nested(text, 0))?
@@ -182,11 +182,11 @@ mod tests {
     fn what_is_no_json_or_too_much_of_it_is_not_read() {
         let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
         let huge = format!("\"{}\"", "x".repeat(MAX_BYTES));
-        for text in ["", "x", "01", "1.", "tru", "{a:1}", "[1,]", "{} {}", "\"\\ud800\"", &nested(65), &huge]
+        for text in ["", "x", "01", "1.", "tru", "{a:1}", "[1,]", "{} {}", "\"\\ud800\"", &nested(33), &huge]
         {
             assert_eq!(canonical(text), None, "{:.20}", text);
         }
-        assert!(canonical(&nested(64)).is_some());
+        assert!(canonical(&nested(32)).is_some());
     }
 
     #[test]

@@ -111,7 +111,9 @@ impl Reader {
             _ => place::find(said, is_whole(completion), passage::number)?,
         };
         // What was said and its parts are slices of the content.
-        Some(found.shifted(part.as_ptr() as usize - content.as_ptr() as usize))
+        let mut found = found.shifted(part.as_ptr() as usize - content.as_ptr() as usize);
+        found.span.start = escape(content, found.span.start);
+        Some(found)
     }
 
     fn choice(&self, said: &str, is_whole: bool) -> Option<Key> {
@@ -135,6 +137,17 @@ impl Reader {
             Reading::Number { pointer, .. } | Reading::Json(pointer) => pointer.as_ref(),
             Reading::Auto | Reading::Text | Reading::Choice(_) | Reading::Regex(_) | Reading::Code => None,
         }
+    }
+}
+
+/// Where the escape of a minus sign that ends at `start` begins, if it is one: who replaces the number replaces
+/// all of its sign.
+fn escape(content: &str, start: usize) -> usize {
+    const MINUS: &str = r"\u2212";
+    let begin = (start + 1).saturating_sub(MINUS.len());
+    match content.get(begin..=start) {
+        Some(escape) if escape.eq_ignore_ascii_case(MINUS) => begin,
+        _ => start,
     }
 }
 

@@ -5,6 +5,9 @@ use std::hash::{Hash, Hasher};
 
 use unicode_segmentation::UnicodeSegmentation;
 
+/// How much of a text is compared, in bytes: others wait meanwhile.
+const MAX_BYTES: usize = 256 << 10;
+
 /// What is compared of a text: the set of its pairs of neighbouring words.
 ///
 /// Words are those of Unicode (UAX #29), in lower case: where a script writes no spaces, as Chinese, each
@@ -16,8 +19,9 @@ pub struct Text {
 }
 
 impl Text {
-    /// What is compared of `text`.
+    /// What is compared of `text`: its first 256 KiB.
     pub fn of(text: &str) -> Self {
+        let text = text.get(..text.floor_char_boundary(MAX_BYTES)).unwrap_or(text);
         let words: Vec<u64> = text.unicode_words().map(|word| hash(&word.to_lowercase())).collect();
         let mut pairs = if words.len() < 2 { words } else { words.windows(2).map(hash).collect() };
         pairs.sort_unstable();

@@ -146,11 +146,16 @@ impl Strategy {
         }
     }
 
-    /// How many judge calls may follow one another: a fallback follows the judge, and an unreadable verdict
-    /// is asked for once more.
-    pub(super) fn judge_rounds(&self) -> usize {
+    /// How many judge calls may follow one another, about so many candidates: a fallback follows the judge, an
+    /// unreadable verdict is asked for once more, and only so many are asked for at once.
+    pub(super) fn judge_rounds(&self, candidates: usize) -> usize {
+        let verdicts = |questions: usize| 4 * questions.div_ceil(verdict::MAX_AT_ONCE);
         match self {
-            Self::Rank(_) | Self::Score(_) => 4,
+            Self::Rank(Rank { mode: RankMode::Listwise, .. }) => verdicts(1),
+            Self::Rank(Rank { mode: RankMode::Pairwise, .. }) => {
+                verdicts(candidates * candidates.saturating_sub(1))
+            }
+            Self::Score(score) => verdicts(score.judges.len()),
             Self::Judge(_) => 2,
             Self::Vote(vote) | Self::Weighted(Weighted { vote, .. }) => match vote.on_no_consensus {
                 OnNoConsensus::Judge(_) => 2,

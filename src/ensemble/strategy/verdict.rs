@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 use tracing::warn;
 
@@ -22,7 +23,7 @@ use crate::telemetry::{Ended, Seat};
 use crate::upstream::{Call, DirectModel, ResponseFormat};
 
 /// How many verdicts of one run are waited for at once.
-const MAX_AT_ONCE: usize = 16;
+pub(super) const MAX_AT_ONCE: usize = 16;
 
 /// What a judge gets of a caller's request: the conversation and what belongs to it, and not how the caller
 /// wants an answer to be given.
@@ -90,6 +91,9 @@ pub(super) async fn ask(run: &mut Run, form: Form, questions: &[Question<'_>]) -
             else {
                 continue;
             };
+            if attempt.is_fallback {
+                run.degrade("judge_fallback");
+            }
             let body = body(run, form, question, &attempt.model, message);
             let (seat, sent) = (run.account.judge_began(&attempt.model.name), body.len());
             let call = run.call(Call {
@@ -120,9 +124,6 @@ pub(super) async fn ask(run: &mut Run, form: Form, questions: &[Question<'_>]) -
                 warn_of(run, &attempt, seat, missing.as_ref().err());
                 match attempt.again(question, missing.is_ok()) {
                     Some(next) => {
-                        if next.is_fallback {
-                            run.degrade("judge_fallback");
-                        }
                         waiting.push_back(next);
                         continue;
                     }
@@ -182,8 +183,9 @@ fn body(run: &Run, form: Form, question: &Question<'_>, model: &DirectModel, mes
     }
     // The tools explain what candidates may call; the judge itself is to call none.
     for (tools, choice) in [("tools", "tool_choice"), ("functions", "function_call")] {
-        if request.raw(tools).is_some() {
-            edit = edit.set(choice, "\"none\"");
+        match request.read::<Vec<IgnoredAny>>(tools) {
+            Some(offered) if !offered.is_empty() => edit = edit.set(choice, "\"none\""),
+            _ => edit = edit.remove(tools),
         }
     }
     if let Some(format) = form.response_format(model.response_format, question.shown.len()) {
@@ -245,23 +247,20 @@ impl Form {
     /// aloud before it, and cite candidates that look like verdicts.
     fn find(self, completion: &Completion, count: usize) -> Option<Marks> {
         let text = without_reasoning(completion.content.as_deref().unwrap_or_default());
+        let text = text.get(text.ceil_char_boundary(text.len().saturating_sub(MAX_READ))..)?;
         let labels = labels(count);
-        let starts: Vec<usize> = memchr::memchr_iter(b'{', text.as_bytes()).collect();
-        let mut tried = 0;
-        for start in starts.into_iter().rev().take(MAX_OBJECTS) {
-            tried += text.len() - start;
-            if tried > MAX_READ {
-                break;
-            }
+        let mut found = None;
+        let mut at = 0;
+        while let Some(brace) = text.get(at..).and_then(|rest| memchr::memchr(b'{', rest.as_bytes())) {
+            at += brace;
             let mut values =
-                serde_json::Deserializer::from_str(text.get(start..)?).into_iter::<Map<String, Value>>();
-            if let Some(Ok(object)) = values.next()
-                && let Some(marks) = self.read(&object, &labels)
-            {
-                return Some(marks);
-            }
+                serde_json::Deserializer::from_str(text.get(at..)?).into_iter::<Map<String, Value>>();
+            let marks = values.next().and_then(Result::ok).and_then(|object| self.read(&object, &labels));
+            // What stands inside a verdict is none; what stands inside something else may be one.
+            at += if marks.is_some() { values.byte_offset() } else { 1 };
+            found = marks.or(found);
         }
-        None
+        found
     }
 
     fn read(self, object: &Map<String, Value>, labels: &[String]) -> Option<Marks> {
@@ -285,15 +284,15 @@ impl Form {
     }
 }
 
-/// How many objects of a judge's answer are looked at, from its end.
-const MAX_OBJECTS: usize = 64;
-/// How many bytes are read for them in all.
-const MAX_READ: usize = 4 << 20;
+/// How much of a judge's answer is read for its verdict, from its end, in bytes.
+const MAX_READ: usize = 64 << 10;
 
-/// Which of the labels a word names: `B`, `b`, `Answer B`, `(B)`.
+/// The one label that a word names: `B`, `b`, `Answer B`, `(B)`; none where it names several, in whatever order.
 fn named(word: &str, labels: &[String]) -> Option<usize> {
-    let last = word.split(|c: char| !c.is_alphanumeric()).rfind(|part| !part.is_empty())?;
-    labels.iter().position(|label| label.eq_ignore_ascii_case(last))
+    let parts = word.split(|c: char| !c.is_alphanumeric());
+    let mut named = parts.filter_map(|part| labels.iter().position(|label| label.eq_ignore_ascii_case(part)));
+    let first = named.next()?;
+    named.all(|other| other == first).then_some(first)
 }
 
 /// A grade from 0 to 10; what is outside is none.
@@ -327,6 +326,11 @@ mod tests {
             (r#"{"best":"D"}"#, None),
             (r#"{"best":2}"#, None),
             (r#"{"reasons":"B is best"#, None),
+            (r#"{"reasons":"\\frac{1}{2}","best":"Answer C"}"#, best(2)),
+            (&format!(r#"{{"reasons":"{}","best":"C"}}"#, r"\\frac{1}{2}".repeat(99)), best(2)),
+            (&format!(r#"{}{{"best":"C"}}"#, "{x} ".repeat(999)), best(2)),
+            (r#"{"best":"B > A > C"}"#, None),
+            (r#"{"best":"A or B"}"#, None),
             ("B", None),
             ("", None),
         ] {

@@ -138,7 +138,7 @@ impl<'e> Walk<'e> {
                 (true, Some(name)) => self.header(name),
                 _ => Ok(()),
             },
-            (MATCHES, [.., pattern]) => text(pattern).map_or(Ok(()), matches),
+            (MATCHES, [.., pattern]) => text(pattern).map_or(Err(WhenError::VariablePattern), matches),
             (name, _) => known(name, call.target.is_some()),
         }
     }

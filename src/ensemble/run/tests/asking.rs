@@ -192,7 +192,7 @@ mod first {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn reasoning_that_callers_do_not_see_is_not_the_first_word() {
+    async fn who_only_thinks_has_not_spoken_and_its_thoughts_are_told_or_kept() {
         let thinks: fn() -> Event = || {
             let json = json!({"reasoning_content": "hm"}).to_string().into();
             Event::Delta(crate::chat::Delta { json, logprobs: None, speaks: true })
@@ -203,9 +203,15 @@ mod first {
             let others = Scripted::default().model("b", streams(50, &["b"])).model("c", streams(70, &["c"]));
             Arc::new(others.model("a", script))
         };
-        assert_eq!(streamed(&caller(), first(), json!({"stream": true})).await.0, "a");
+        assert_eq!(streamed(&caller(), first(), json!({"stream": true})).await.0, "b");
+        let aloud = streams(20, &["<think>hm", "</think>", "a"]);
+        let slower = || Scripted::default().model("b", streams(50, &["b"])).model("c", streams(70, &["c"]));
+        let caller = Arc::new(slower().model("a", aloud.clone()));
+        assert_eq!(streamed(&caller, first(), json!({"stream": true})).await.0, "b");
+        let quick = Arc::new(slower().model("a", streams(10, &["<think>hm", "</think>", "a"])));
+        assert_eq!(streamed(&quick, first(), json!({"stream": true})).await.0, "<think>hm</think>a");
         let mut quiet = first();
         quiet.reasoning = Reasoning::Drop;
-        assert_eq!(streamed(&caller(), quiet, json!({"stream": true})).await.0, "b");
+        assert_eq!(streamed(&quick, quiet, json!({"stream": true})).await.0, "a");
     }
 }
