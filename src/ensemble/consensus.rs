@@ -122,6 +122,11 @@ impl Tally {
         representative(&members.collect::<Vec<_>>())
     }
 
+    /// Whether there are different answers, whatever else may come.
+    pub(super) fn is_split(&self) -> bool {
+        self.classes.len() > 1 && self.rule != Rule::Similar
+    }
+
     /// Whether the winner is certain, whatever the open members say.
     pub(super) fn is_settled(&self, require: Require, open: &[Open]) -> bool {
         let Some(leader) = self.leading() else {

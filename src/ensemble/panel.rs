@@ -19,7 +19,7 @@ use super::missed::{Missed, Panel};
 use super::pace::Pace;
 use super::quorum::{Quorum, Verdict};
 use super::run::Run;
-use super::strategy::Strategy;
+use super::strategy::{OnNoConsensus, Require, Strategy};
 use crate::chat::Usage;
 use crate::telemetry::{Ended, Seat};
 
@@ -257,7 +257,12 @@ impl Asking {
             Some(vote) => {
                 let open: Option<Vec<Open>> =
                     self.open().map(|(member, m)| strategy.gain(member, m)).collect();
-                open.is_some_and(|open| run.tally(candidates).is_settled(vote.require, &open))
+                let tally = run.tally(candidates);
+                // Without unanimity there is an error, and nobody else is needed for one.
+                let has_failed = vote.require == Require::Unanimous
+                    && matches!(vote.on_no_consensus, OnNoConsensus::Fail)
+                    && tally.is_split();
+                has_failed || open.is_some_and(|open| tally.is_settled(vote.require, &open))
             }
             None => matches!(strategy, Strategy::First) || self.ensemble.execution == Execution::Sequential,
         };

@@ -69,6 +69,11 @@ impl<'a> Numeral<'a> {
         if UNCLEAR_BEFORE.is_match(tail(before)) || UNCLEAR_AFTER.is_match(after) {
             return None;
         }
+        let printed = self.text.get(self.span.clone())?;
+        let is_money = before.trim_end().ends_with(CURRENCIES) || printed.contains(CURRENCIES);
+        if is_money && ABBREVIATED.is_match(after) {
+            return None;
+        }
         if self.body.contains(':') && !HALF_DAY.is_match(after) {
             return None;
         }
@@ -210,6 +215,11 @@ static NUMERAL: LazyLock<Regex> = LazyLock::new(|| {
             (?i: hundred | thousand | million | billion | trillion ) \b \}}? )?"
     ))
 });
+
+const CURRENCIES: [char; 7] = ['$', '€', '£', '¥', '₹', '₩', '₽'];
+
+/// An abbreviated scale behind money, where `m` is no metre.
+static ABBREVIATED: LazyLock<Regex> = LazyLock::new(|| fixed(r"^\s?(?i:k|m|b|t|bn|mn)\b"));
 
 /// `2:00 pm` is `2 pm`; without the half of the day it might be a ratio, or minutes.
 static HALF_DAY: LazyLock<Regex> = LazyLock::new(|| fixed(r"^\s*(?i:[ap]\.?m)\b"));

@@ -278,5 +278,6 @@ async fn dropping_a_run_cancels_its_calls_wherever_it_is() {
 }
 
 mod asking;
+mod corners;
 mod errors;
 mod strategies;

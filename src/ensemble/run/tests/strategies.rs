@@ -33,7 +33,7 @@ pub(super) fn judge() -> Judge {
     judge_of(crate::ensemble::prompt::Purpose::Synthesis, "judge")
 }
 
-fn judge_of(purpose: crate::ensemble::prompt::Purpose, name: &str) -> Judge {
+pub(super) fn judge_of(purpose: crate::ensemble::prompt::Purpose, name: &str) -> Judge {
     Judge {
         model: fixture::model(name),
         fallback: None,
