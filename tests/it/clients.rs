@@ -134,6 +134,21 @@ async fn the_python_sdk_repeats_what_cost_nothing_and_never_a_billed_panel() {
 }
 
 #[tokio::test]
+async fn the_python_sdk_hears_the_first_member_live() {
+    let stack = Options::new().ensemble("strategy: first, min_responses: 1").start().await;
+    stack.provider.model("model-a").reply(Reply::stream(&TOKENS, ms(1)));
+    stack.provider.model("model-b").reply(Reply::stall());
+    stack.provider.model("model-c").reply(Reply::error(500, "kaboom", "server_error", None));
+    let said = python("answers", &stack).await;
+    assert_eq!(said["plain"]["choices"][0]["message"]["content"], TOKENS.concat());
+    assert_eq!(said["helper"]["completion"]["choices"][0]["message"]["content"], TOKENS.concat());
+    assert_eq!(said["stream"]["contents"], json!(TOKENS));
+    assert_eq!(said["stream"]["roles"], json!(["assistant"]));
+    let usages = said["with_usage"]["usages"].as_array().unwrap();
+    assert_eq!(usages.last().unwrap()["total_tokens"], said["plain"]["usage"]["total_tokens"]);
+}
+
+#[tokio::test]
 async fn the_python_sdk_puts_a_selected_answer_together_as_its_member_said_it() {
     let stack = selecting().await;
     let said = python("selected", &stack).await;

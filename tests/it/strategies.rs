@@ -56,6 +56,8 @@ fn verdict(request: &Received) -> String {
         let grade = |(label, is_best): (String, bool)| (label, json!(if is_best { 9 } else { 2 }));
         json!({"reasons": "…", "scores": shown.into_iter().map(grade).collect::<serde_json::Map<_, _>>()})
             .to_string()
+    } else if request.json.get("response_format").is_some() {
+        r#"{"n":7}"#.to_owned()
     } else {
         "judged".to_owned()
     }
@@ -66,6 +68,22 @@ fn say(stack: &Stack, texts: [&str; 3]) {
         stack.provider.model(model).reply(Reply::text(text));
     }
 }
+
+/// The aliases that answer anything, and so not the one that averages.
+const ANY: [&str; 12] = [
+    "vote",
+    "weighted",
+    "first",
+    "hedged",
+    "judged",
+    "rank",
+    "pairwise",
+    "score",
+    "sequential",
+    "cascade",
+    "text",
+    "quiet",
+];
 
 async fn ask(stack: &Stack, alias: &str, fields: Value) -> Answer {
     let mut body = json!({"model": alias});
@@ -113,6 +131,70 @@ async fn each_does_what_its_name_says_plain_and_streamed() {
                 outcome => assert_eq!(outcome, "quorum", "{alias}"),
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn every_one_of_them_answers_with_tool_calls_and_by_a_schema_plain_and_streamed() {
+    let stack = stack().await;
+    for model in MEMBERS {
+        stack.provider.model(model).answer(|request| match request.json.get("tools") {
+            Some(_) => Reply::tool_calls(&[("look", r#"{"at":1}"#)]),
+            None => Reply::text(r#"{"n": 8}"#),
+        });
+    }
+    let tools = json!([{"type": "function", "function": {"name": "look"}}]);
+    let schema = json!({"type": "object", "properties": {"n": {"type": "number"}}, "required": ["n"]});
+    let format = json!({"type": "json_schema", "json_schema": {"name": "x", "schema": schema}});
+    for streams in [false, true] {
+        for alias in ANY {
+            let called = ask(&stack, alias, json!({"stream": streams, "tools": tools})).await;
+            // A judge writes its own answer, unless the panel agrees before it is asked.
+            let is_judged = alias == "judged";
+            let calls = called.text().contains(r#""name":"look""#);
+            assert_eq!(
+                (calls, called.header("x-ensemble-strategy").is_empty()),
+                (!is_judged, false),
+                "{alias}"
+            );
+            let valid = ask(&stack, alias, json!({"stream": streams, "response_format": format})).await;
+            assert_eq!(content(&valid), if is_judged { r#"{"n":7}"# } else { r#"{"n": 8}"# }, "{alias}");
+            assert_ne!(valid.header("x-ensemble-outcome"), "degraded", "{alias}");
+        }
+        for (fields, param) in
+            [(json!({"tools": tools}), "tools"), (json!({"response_format": format}), "response_format")]
+        {
+            let mut body = json!({"model": "average", "stream": streams});
+            body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            let refused = stack.ask(body).send().await;
+            assert_eq!((refused.status.as_u16(), &refused.json()["error"]["param"]), (400, &json!(param)));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_judge_gets_the_operators_own_words_for_each_strategy() {
+    let own = "
+- display_name: own-words
+  ensemble:
+    panel: [{model: a}, {model: b}]
+    overrides: {strategy: [rank, score]}
+    judge:
+      model: judge
+      prompt: {judge: 'Write! {{candidates}}', rank: 'Choose! {{candidates}} {{verdict}}', score: 'Grade! {{candidates}} {{verdict}}'}";
+    let stack = Options::new().models(own).start().await;
+    stack.provider.model("model-judge").answer(|request| Reply::text(verdict(request)));
+    for (strategy, words) in
+        [("judge", "Write! BEGIN A "), ("rank", "Choose! BEGIN A "), ("score", "Grade! BEGIN A ")]
+    {
+        let mut call = stack.ask(json!({"model": "own-words"}));
+        if strategy != "judge" {
+            call = call.header("x-ensemble-strategy", strategy);
+        }
+        let answer = call.send().await;
+        assert_eq!((answer.status.as_u16(), answer.header("x-ensemble-strategy")), (200, strategy));
+        let asked = stack.provider.requests_for("model-judge").pop().unwrap();
+        assert!(asked.json["messages"][1]["content"].as_str().unwrap().starts_with(words), "{strategy}");
     }
 }
 
@@ -239,14 +321,16 @@ async fn a_cascade_that_agrees_saves_calls_and_the_judge() {
     let head = ["x-ensemble-outcome", "x-ensemble-agreement", "x-ensemble-responses"]
         .map(|name| answer.header(name));
     assert_eq!((&*content(&answer), head), ("7", ["cascade", "1.00", "2"]));
-    assert_eq!(asked(&stack.provider), [1, 1, 0, 0]);
+    assert_eq!((asked(&stack.provider), answer.header("x-ensemble-panel")), ([1, 1, 0, 0], "2"));
     assert_eq!(answer.json()["usage"]["total_tokens"], stack.provider.billed_in_all().total());
     let logged = stack.run_logged().await;
     assert_eq!((&logged["outcome"], &logged["calls_saved"]), (&json!("cascade"), &json!(1)));
+    let streamed = ask(&stack, "cascade", json!({"stream": true})).await;
+    assert_eq!((&*content(&streamed), streamed.header("x-ensemble-outcome")), ("7", "cascade"));
     say(&stack, ["7", "9", "8"]);
     let answer = ask(&stack, "cascade", json!({"stream": true})).await;
     assert_eq!((&*content(&answer), answer.header("x-ensemble-outcome")), ("judged", "full"));
-    assert_eq!(asked(&stack.provider), [2, 2, 1, 1]);
+    assert_eq!(asked(&stack.provider), [3, 3, 1, 1]);
 }
 
 #[tokio::test]

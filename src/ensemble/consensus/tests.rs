@@ -219,10 +219,10 @@ proptest! {
         let mut said: Vec<Said> =
             numbers.iter().zip(&weights).map(|(n, w)| (Some(*n), f64::from(*w) / 10.0)).collect();
         for tally in [by_members as fn(&[Said]) -> Tally, by_weight] {
-            let won = |said: &[Said]| said[self::won(tally, said, Require::Plurality).unwrap()].0;
-            let before = won(&said);
+            let winning = |said: &[Said]| said[won(tally, said, Require::Plurality).unwrap()].0;
+            let before = winning(&said);
             said.push((before, f64::from(more) / 10.0));
-            prop_assert_eq!(won(&said), before);
+            prop_assert_eq!(winning(&said), before);
             said.pop();
         }
     }

@@ -195,7 +195,7 @@ mod first {
     async fn who_only_thinks_has_not_spoken_and_its_thoughts_are_told_or_kept() {
         let thinks: fn() -> Event = || {
             let json = json!({"reasoning_content": "hm"}).to_string().into();
-            Event::Delta(crate::chat::Delta { json, logprobs: None, speaks: true })
+            Event::Delta(Delta { json, logprobs: None, speaks: true })
         };
         let caller = || {
             let mut script = streams(100, &["a"]);

@@ -29,7 +29,7 @@ async fn what_everybody_who_was_asked_found_wrong_with_a_request_is_told() {
 
 #[tokio::test(start_paused = true)]
 async fn first_is_not_won_by_who_thinks_and_never_answers() {
-    let thought = Event::Delta(crate::chat::Delta {
+    let thought = Event::Delta(Delta {
         json: Bytes::from_static(br#"{"reasoning_content":"hm"}"#),
         logprobs: None,
         speaks: true,
