@@ -227,20 +227,50 @@ proptest! {
         }
     }
 
-    /// What is settled stays so, whatever the others say, and nothing is called settled too late.
+    /// What is settled stays so, whatever the others say and whoever of them fails.
     #[test]
     fn a_settled_vote_is_what_the_whole_panel_would_have_said(
-        numbers in prop::collection::vec(prop::option::weighted(0.8, 0..3i64), 2..8), asked in 1..8usize,
+        panel in prop::collection::vec((prop::option::weighted(0.8, 0..3i64), 1..4u8, any::<bool>()), 2..8),
+        asked in 1..8usize,
     ) {
-        let asked = asked.min(numbers.len());
-        let said: Vec<Said> = numbers.iter().map(|n| (*n, 1.0)).collect();
-        for require in [Require::Plurality, Require::Majority] {
-            let early = by_members(&said[..asked]);
-            if early.is_settled(require, &open(asked..said.len())) {
-                let key = |tally: &Tally| tally.winner(require, &candidates(&said)).and_then(|place| said[place].0);
-                // The rest may fail instead of answering, which leaves the early tally as it is.
-                prop_assert_eq!(key(&early), key(&by_members(&said)));
+        let asked = asked.min(panel.len());
+        let said: Vec<Said> = panel.iter().map(|(n, weight, _)| (*n, f64::from(*weight) / 10.0)).collect();
+        let answering = |(at, (_, _, fails)): &(usize, &(_, _, bool))| *at < asked || !fails;
+        let whole: Vec<Said> = panel.iter().enumerate().filter(answering).map(|(at, _)| said[at]).collect();
+        for (count, weighs) in [(by_members as fn(&[Said]) -> Tally, false), (by_weight, true)] {
+            let open: Vec<Open> = (asked..said.len())
+                .map(|member| Open { member, score: if weighs { said[member].1 } else { 1.0 }, weight: said[member].1 })
+                .collect();
+            for require in [Require::Plurality, Require::Majority] {
+                if count(&said[..asked]).is_settled(require, &open) {
+                    let key = |said: &[Said]| won(count, said, require).and_then(|place| said[place].0);
+                    prop_assert_eq!(key(&said[..asked]), key(&whole));
+                }
             }
+        }
+    }
+
+    /// The same of tool calls, where text, names and arguments are decided one after the other.
+    #[test]
+    fn a_settled_call_is_what_the_whole_panel_would_have_called(
+        picks in prop::collection::vec(0..5usize, 2..7), asked in 1..7usize,
+    ) {
+        let asked = asked.min(picks.len());
+        let messages: Vec<Value> = picks.iter().map(|pick| match pick {
+            0 => json!({"content": "no"}),
+            pick => {
+                let (name, x) = (if pick % 2 == 0 { "f" } else { "g" }, pick / 2);
+                    let function = json!({"name": name, "arguments": format!("{{\"x\":{x}}}")});
+                json!({"tool_calls": [{"id": "x", "type": "function", "function": function}]})
+            }
+        }).collect();
+        let whole = read(&messages, json!({"tools": [{"type": "function", "function": {"name": "f"}}]}));
+        let ones = vec![1.0; picks.len()];
+        let early = Tally::of(&whole[..asked], &ones[..asked], 0.8);
+        if early.is_settled(Require::Plurality, &open(asked..picks.len())) {
+            let key = |place: Option<usize>| picks[place.unwrap()];
+            let later = Tally::of(&whole, &ones, 0.8).winner(Require::Plurality, &whole);
+            prop_assert_eq!(key(early.winner(Require::Plurality, &whole[..asked])), key(later));
         }
     }
 }
