@@ -1,6 +1,7 @@
 //! The wire formats that providers speak: each puts a chat-completions request in its own words, and its
 //! answer in those of chat completions.
 
+mod anthropic;
 mod asked;
 mod openai;
 mod told;
@@ -24,6 +25,7 @@ struct Spoken {
 /// Reads one answer in the words of the provider that gives it. It is read whole, or event by event.
 enum Listener {
     OpenAi(openai::Listener),
+    Anthropic(anthropic::Listener),
 }
 
 /// How far a streamed answer has come.
@@ -41,6 +43,7 @@ enum Stage {
 pub(super) async fn call(call: Call) -> Result<Events, Failure> {
     let spoken = match &call.model.provider.adapter {
         Adapter::OpenAi(endpoint) => openai::speak(&call, endpoint)?,
+        Adapter::Anthropic => anthropic::speak(&call)?,
     };
     wire::ask(&call, spoken).await
 }
@@ -50,6 +53,7 @@ impl Listener {
     fn whole(&mut self, body: &Bytes) -> Result<Vec<Event>, Failure> {
         match self {
             Self::OpenAi(_) => openai::whole(body),
+            Self::Anthropic(listener) => listener.whole(body),
         }
     }
 
@@ -57,6 +61,7 @@ impl Listener {
     fn hear(&mut self, data: &Bytes) -> Result<Vec<Event>, Failure> {
         match self {
             Self::OpenAi(listener) => listener.hear(data),
+            Self::Anthropic(listener) => listener.hear(data),
         }
     }
 
@@ -64,12 +69,14 @@ impl Listener {
     fn end(&mut self) -> Result<Vec<Event>, Failure> {
         match self {
             Self::OpenAi(listener) => listener.end(),
+            Self::Anthropic(listener) => listener.end(),
         }
     }
 
     fn stage(&self) -> Stage {
         match self {
             Self::OpenAi(listener) => listener.stage(),
+            Self::Anthropic(listener) => listener.stage(),
         }
     }
 
@@ -77,6 +84,7 @@ impl Listener {
     fn error(&self, body: &[u8]) -> Option<ProviderError> {
         match self {
             Self::OpenAi(_) => openai::error(body),
+            Self::Anthropic(_) => anthropic::error(body),
         }
     }
 }
