@@ -42,7 +42,7 @@ async fn ask(stack: &Stack, alias: &str, fields: Value) -> Answer {
 pub fn said(answer: &Answer) -> Value {
     assert_eq!(answer.status, 200, "{}", answer.text());
     if answer.header("content-type").starts_with("application/json") {
-        let whole: Value = serde_json::from_str(&answer.text()).unwrap();
+        let whole: Value = serde_json::from_str(answer.text()).unwrap();
         let choice = &whole["choices"][0];
         return json!({"message": choice["message"], "finish": choice["finish_reason"], "usage": whole["usage"]});
     }
@@ -197,7 +197,7 @@ async fn a_field_that_cannot_be_carried_is_refused_without_a_call_or_left_out() 
     let refusing = stack(&anthropic, "").await;
     for fields in [fields.clone(), json!({"temperature": 1.5, "stream": true})] {
         let answer = ask(&refusing, "by-anthropic", fields).await;
-        let error: Value = serde_json::from_str(&answer.text()).unwrap();
+        let error: Value = serde_json::from_str(answer.text()).unwrap();
         assert_eq!(answer.status, 400, "{error}");
         assert_eq!(error["error"]["param"], "temperature", "{error}");
         assert_eq!(error["error"]["code"], "unsupported_parameter", "{error}");
@@ -237,7 +237,7 @@ async fn errors_of_another_format_mean_what_they_mean() {
         let shown = format!("{says:?}");
         anthropic.answer(move |_| says.clone());
         let answer = ask(&stack, "by-anthropic", json!({"stream": true})).await;
-        let error: Value = serde_json::from_str(&answer.text()).unwrap();
+        let error: Value = serde_json::from_str(answer.text()).unwrap();
         assert_eq!(
             (answer.status.as_u16(), &error["error"]["code"]),
             (status, &json!(code)),
