@@ -5,15 +5,16 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Uri};
+use http::header::AUTHORIZATION;
+use http::{HeaderName, HeaderValue, Uri};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::bound;
 use crate::config::interpolate::Written;
 use crate::config::problem::{Path, Report};
-use crate::config::schema::{self, File};
-use crate::upstream::{Adapter, Client, ClientSettings, Credential, Provider};
+use crate::config::schema::{self, File, Preset};
+use crate::upstream::{Adapter, Client, ClientSettings, Credential, Endpoint, Provider};
 
 /// The `api_key` that sends the caller's own `authorization` on.
 const PASSTHROUGH: &str = "passthrough";
@@ -48,17 +49,53 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn provider(&self, max_response_bytes: usize, report: &mut Report) -> Option<Provider> {
         let base_url = self.base_url(report);
+        let adapter = self.adapter(report);
         let credential = self.credential(report);
         let client = self.client(max_response_bytes, report);
         Some(Provider {
             name: self.provider.name.as_str().into(),
-            adapter: match self.provider.adapter {
-                schema::Adapter::OpenAi => Adapter::OpenAi,
-            },
+            adapter: adapter?,
             base_url: base_url?,
             credential: credential?,
             client: client?,
         })
+    }
+
+    fn adapter(&self, report: &mut Report) -> Option<Adapter> {
+        let schema::Provider { adapter, preset, api_version, base_url, .. } = self.provider;
+        let is_dated = matches!(preset, Some(Preset::Azure | Preset::AzureDeployment));
+        if *adapter != schema::Adapter::OpenAi && preset.is_some() {
+            report.add(self.path.key("preset"), "is for `adapter: openai`");
+            return None;
+        }
+        if api_version.is_some() && !is_dated {
+            report.add(self.path.key("api_version"), "is for `preset: azure_deployment` or `azure`");
+            return None;
+        }
+        if api_version.is_none() && *preset == Some(Preset::AzureDeployment) {
+            report.add(self.path.key("api_version"), "is required by `preset: azure_deployment`");
+            return None;
+        }
+        if api_version.as_deref().is_some_and(|version| !version.bytes().all(is_plain)) {
+            report.add(self.path.key("api_version"), "must be of letters, digits, dots and dashes");
+            return None;
+        }
+        Some(match adapter {
+            schema::Adapter::OpenAi => Adapter::OpenAi(Endpoint {
+                path: preset.map_or_else(|| Endpoint::default().path, |preset| path_of(preset, base_url)),
+                query: api_version.as_ref().map(|version| format!("api-version={version}").into()),
+            }),
+            schema::Adapter::Anthropic => Adapter::Anthropic,
+        })
+    }
+
+    /// The header that carries a key, and what stands before the key in it.
+    fn header(&self) -> (HeaderName, &'static str) {
+        match (self.provider.adapter, self.provider.preset) {
+            (schema::Adapter::Anthropic, _) => (HeaderName::from_static("x-api-key"), ""),
+            (_, Some(Preset::Azure | Preset::AzureDeployment)) => (HeaderName::from_static("api-key"), ""),
+            (schema::Adapter::OpenAi, _) => (AUTHORIZATION, "Bearer "),
+        }
     }
 
     fn base_url(&self, report: &mut Report) -> Option<Uri> {
@@ -86,7 +123,7 @@ impl Reader<'_> {
                 return None;
             }
             (Some(key), None) if key.expose() == PASSTHROUGH => {
-                return Some(Credential::Passthrough);
+                return self.passthrough(report);
             }
             (Some(key), None) => (self.path.key("api_key"), key.clone()),
             (None, Some(file)) => {
@@ -100,16 +137,26 @@ impl Reader<'_> {
             report.add(path, "the key is empty, or no text");
             return None;
         }
-        match HeaderValue::try_from(format!("Bearer {}", key.expose())) {
+        let (name, scheme) = self.header();
+        match HeaderValue::try_from(format!("{scheme}{}", key.expose())) {
             Ok(mut value) => {
                 value.set_sensitive(true);
-                Some(Credential::Fixed(value))
+                Some(Credential::Fixed { name, value })
             }
             Err(_) => {
                 report.add(path, "the key holds a character that no header may hold");
                 None
             }
         }
+    }
+
+    fn passthrough(&self, report: &mut Report) -> Option<Credential> {
+        if self.provider.adapter == schema::Adapter::OpenAi {
+            return Some(Credential::Passthrough);
+        }
+        let what = "cannot be `passthrough` here: callers send `authorization`, and this adapter's providers read another header";
+        report.add(self.path.key("api_key"), what);
+        None
     }
 
     fn client(&self, max_response_bytes: usize, report: &mut Report) -> Option<Client> {
@@ -154,4 +201,21 @@ impl Reader<'_> {
             })
             .ok()
     }
+}
+
+/// Where a server has its chat completions, below this base URL; a prefix that the URL already ends in is not
+/// repeated.
+fn path_of(preset: Preset, base_url: &str) -> Box<str> {
+    let (prefix, rest) = match preset {
+        Preset::Azure | Preset::Bedrock => ("/openai/v1", "/chat/completions"),
+        Preset::AzureDeployment => ("/openai", "/deployments/{model}/chat/completions"),
+        Preset::Gemini => ("/v1beta/openai", "/chat/completions"),
+        Preset::Ollama | Preset::Vllm | Preset::LlamaCpp => ("/v1", "/chat/completions"),
+    };
+    let prefix = if base_url.trim_end_matches('/').ends_with(prefix) { "" } else { prefix };
+    format!("{prefix}{rest}").into()
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-'
 }
