@@ -43,6 +43,9 @@ pub(super) fn direct_or_ensemble(schema: &mut Schema) {
             "provider": forbidden(why),
             "model_name": forbidden(why),
             "timeout": forbidden(why),
+            "retries": forbidden(why),
+            "cooldown": forbidden(why),
+            "background_check": forbidden(why),
             "response_format": forbidden(why),
         }}),
     );

@@ -4,8 +4,8 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::bound;
 use super::provider::Providers;
+use super::{bound, health};
 use crate::config::interpolate::Written;
 use crate::config::problem::{Path, Report, did_you_mean};
 use crate::config::schema::{self, File};
@@ -91,11 +91,16 @@ impl<'a> Resolver<'a> {
             let known = literal(names.enumerate(), &list, "name", self.written);
             self.unknown(path.key("provider"), "provider", provider, &known);
         }
+        let cooldown = health::cooldown(&model.cooldown, path, self.report);
+        let background_check = health::background_check(model, path, self.report);
         Some(Arc::new(DirectModel {
             name: model.display_name.as_str().into(),
             provider: found?.clone()?,
             model_name: model.model_name.clone()?,
             timeout: bound(model.timeout),
+            retries: model.retries,
+            cooldown: cooldown?,
+            background_check,
             response_format: match model.response_format {
                 schema::ResponseFormat::None => ResponseFormat::None,
                 schema::ResponseFormat::JsonObject => ResponseFormat::JsonObject,
