@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use super::*;
 
-pub(crate) use crate::upstream::fixture::{Scripted, fails, model, piece, says, status, streams, tokens};
+pub(crate) use crate::upstream::fixture::{Scripted, fails, model, piece, says, status, streams};
 
 /// A member with nothing of its own.
 pub(crate) fn member(name: &str) -> Member {

@@ -350,3 +350,39 @@ fn record(usage: &Usage, estimated: bool) -> UsageRecord {
         estimated,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens(total: u64) -> Usage {
+        serde_json::from_value(serde_json::json!({"total_tokens": total})).unwrap()
+    }
+
+    #[test]
+    fn attempts_are_counted_and_what_they_cost_is_billed_once_however_the_call_ends() {
+        let mut account = Account::open("r", "team", "judge", 2, [("a", 1.0), ("b", 1.0)].into_iter());
+        let [a, b] = [0, 1].map(|index| account.member_began(index));
+        a.begin();
+        a.failed_at(&tokens(3));
+        a.begin();
+        b.begin();
+        b.failed_at(&tokens(4));
+        let ended = Ended { result: USABLE, usage: Some(tokens(10)), estimate: None };
+        account.ended(Seat::Member(0), &ended);
+        account.panel_ended(0);
+        let (judge, attempts) = account.judge_began("judge");
+        assert_eq!(attempts.count(), 0);
+        account.ended(judge, &Ended { result: "cooling", usage: None, estimate: None });
+        assert_eq!(account.usage().count("total_tokens"), 17);
+        let decision: serde_json::Value = serde_json::from_str(account.to_json().unwrap().get()).unwrap();
+        let told = |call: &serde_json::Value| {
+            (call["result"].clone(), call["attempts"].clone(), call["usage"]["total_tokens"].clone())
+        };
+        assert_eq!(told(&decision["members"][0]), ("usable".into(), 2.into(), 13.into()));
+        assert_eq!(told(&decision["members"][1]), (CANCELLED.into(), 1.into(), 4.into()));
+        assert_eq!(told(&decision["judges"][0]), ("cooling".into(), 0.into(), serde_json::Value::Null));
+        assert_eq!(decision["usage"]["total_tokens"], 17);
+        assert!(calls(&account.decision.members).ends_with("x2 b=cancelled@0"), "once needs no number");
+    }
+}
