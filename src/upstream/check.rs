@@ -61,3 +61,58 @@ async fn ask(caller: &impl Caller, model: &Arc<DirectModel>, question: String) -
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::limits::Cooldown;
+    use crate::upstream::BackgroundCheck;
+    use crate::upstream::fixture::{self, Script, Scripted, fails, says, status};
+
+    const S: Duration = Duration::from_secs(1);
+
+    /// When a model that has cooled down for 30 s is called again, if it is within 100 s, and what it was asked until
+    /// then, by checks every 7 s that go like this.
+    async fn checked(script: Script) -> (Option<Duration>, Vec<serde_json::Value>) {
+        let mut model = Arc::into_inner(fixture::model("m")).unwrap();
+        let rules =
+            Cooldown { failures: NonZeroU32::MIN, first: 30 * S, longest: 600 * S, statuses: [503].into() };
+        model.cooldown = Some(rules.clone());
+        model.background_check =
+            Some(BackgroundCheck { interval: 7 * S, prompt: "Well?".to_owned(), max_tokens: 3 });
+        let (caller, cooldowns) = (Arc::new(Scripted::default().model("m", script)), Cooldowns::default());
+        cooldowns.admit(&model.name, &rules, Role::CallerOnly).unwrap().failed("x", None);
+        let (name, began) = (Arc::clone(&model.name), Instant::now());
+        let checking = tokio::spawn(check(Arc::clone(&caller), cooldowns.clone(), Arc::new(model)));
+        let mut back = None;
+        while back.is_none() && began.elapsed() < 100 * S {
+            tokio::time::sleep(S / 2).await;
+            back = cooldowns.admit(&name, &rules, Role::CallerOnly).ok().map(|_| began.elapsed());
+        }
+        checking.abort();
+        let calls = caller.calls.lock().unwrap();
+        (back, calls.iter().map(|(_, body)| body.clone()).collect())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_check_finds_out_whether_a_model_is_back() {
+        let (back, asked) = checked(says(1, "yes")).await;
+        assert_eq!(back, Some(35 * S + S / 2), "at the first check after the cooldown");
+        let question = json!({"model": "provider/m", "messages": [{"role": "user", "content": "Well?"}],
+            "max_tokens": 3});
+        assert_eq!(asked, [question]);
+        let (back, asked) = checked(fails(1, || status(503, "", None))).await;
+        assert_eq!((back, asked.len()), (None, 2), "at 35 s, and 60 s later");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_check_that_is_refused_has_found_the_model() {
+        let (back, asked) = checked(fails(1, || status(400, "max_tokens is not supported", None))).await;
+        assert_eq!((back, asked.len()), (Some(35 * S + S / 2), 1));
+    }
+}

@@ -42,8 +42,11 @@ pub(crate) fn model(name: &str) -> Arc<DirectModel> {
     })
 }
 
-/// What a scripted model does: waits and says, step by step.
-pub(crate) type Script = Vec<(Duration, Result<Event, fn() -> Failure>)>;
+/// What a scripted model does, step by step.
+pub(crate) type Script = Vec<Step>;
+
+/// Waits so long, and says this.
+pub(crate) type Step = (Duration, Result<Event, fn() -> Failure>);
 
 /// A caller with a script for each model, by alias. Its time is tokio's, so tests may pause it.
 #[derive(Default)]

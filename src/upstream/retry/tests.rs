@@ -8,7 +8,7 @@ use super::*;
 use crate::chat::{Body, Completion, Delta};
 use crate::limits::Cooldown;
 use crate::telemetry::Attempts;
-use crate::upstream::fixture::{self, Script, fails, says, status, tokens};
+use crate::upstream::fixture::{self, Script, Step, fails, says, status, tokens};
 use crate::upstream::{Bounds, Passed, bound};
 
 /// What each attempt does, in order; and when they were made.
@@ -114,11 +114,11 @@ fn role() -> Event {
     Event::Delta(Delta { json, logprobs: None, speaks: false })
 }
 
-fn now(event: Event) -> (Duration, Result<Event, fn() -> Failure>) {
+fn now(event: Event) -> Step {
     (Duration::ZERO, Ok(event))
 }
 
-fn cut() -> (Duration, Result<Event, fn() -> Failure>) {
+fn cut() -> Step {
     (Duration::ZERO, Err(|| Failure::Incomplete))
 }
 
