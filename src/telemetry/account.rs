@@ -112,7 +112,7 @@ impl Account {
         if let Some(usage) = ended.usage.as_ref().or(ended.estimate.as_ref()) {
             self.bill(seat, usage, ended.usage.is_none());
         }
-        self.bill_attempts();
+        self.bill_attempts(|of| of == seat);
         let now = self.elapsed_ms();
         self.decision.quorum_got += u32::from(ended.result == USABLE);
         if let Some(call) = self.call(seat) {
@@ -139,7 +139,7 @@ impl Account {
     /// So many of its calls could not matter any more.
     pub fn panel_ended(&mut self, saved: usize) {
         self.decision.calls_saved = u32::try_from(saved).unwrap_or(u32::MAX);
-        self.bill_attempts();
+        self.bill_attempts(|_| true);
         self.decision.panel_ms = self.elapsed_ms();
         end_cancelled(&mut self.decision.members, self.decision.panel_ms);
     }
@@ -191,7 +191,7 @@ impl Account {
     /// # Errors
     /// Never for what a decision holds; serde's signature has it.
     pub fn to_json(&mut self) -> Result<Box<RawValue>, serde_json::Error> {
-        self.bill_attempts();
+        self.bill_attempts(|_| true);
         self.decision.total_ms = self.elapsed_ms();
         serde_json::value::to_raw_value(&self.decision)
     }
@@ -214,16 +214,16 @@ impl Account {
         attempts
     }
 
-    /// Counts the attempts so far, and what those without an answer have cost.
-    fn bill_attempts(&mut self) {
-        for (seat, attempts) in std::mem::take(&mut self.attempts) {
+    /// Counts the attempts of these calls so far, and what those without an answer have cost.
+    fn bill_attempts(&mut self, of: impl Fn(Seat) -> bool) {
+        let due: Vec<_> = self.attempts.iter().filter(|(seat, _)| of(*seat)).cloned().collect();
+        for (seat, attempts) in due {
             if let Some(cost) = attempts.take_unbilled() {
                 self.bill(seat, &cost, false);
             }
             if let Some(call) = self.call(seat) {
                 call.attempts = attempts.count();
             }
-            self.attempts.push((seat, attempts));
         }
     }
 
@@ -243,7 +243,7 @@ impl Account {
 
 impl Drop for Account {
     fn drop(&mut self) {
-        self.bill_attempts();
+        self.bill_attempts(|_| true);
         self.decision.total_ms = self.elapsed_ms();
         end_cancelled(&mut self.decision.members, self.decision.total_ms);
         end_cancelled(&mut self.decision.judges, self.decision.total_ms);
@@ -366,11 +366,13 @@ mod tests {
         a.begin();
         a.failed_at(&tokens(3));
         a.begin();
-        b.begin();
-        b.failed_at(&tokens(4));
         let ended = Ended { result: USABLE, usage: Some(tokens(10)), estimate: None };
         account.ended(Seat::Member(0), &ended);
+        b.begin();
+        b.failed_at(&tokens(4));
+        assert_eq!(account.usage().count("total_tokens"), 13);
         account.panel_ended(0);
+        assert_eq!(account.usage().count("total_tokens"), 17, "what follows the panel is told of all of it");
         let (judge, attempts) = account.judge_began("judge");
         assert_eq!(attempts.count(), 0);
         account.ended(judge, &Ended { result: "cooling", usage: None, estimate: None });

@@ -51,6 +51,19 @@ async fn a_call_is_made_again_and_the_log_says_how_often() {
 }
 
 #[tokio::test]
+async fn attempts_are_counted_when_the_caller_leaves_as_well() {
+    let stack = beside("retries: 1").await;
+    stack.provider.model("model-odd").reply(down()).then(Reply::stall());
+    let caller = tokio::spawn(stack.ask(json!({})).try_open());
+    stack.provider.wait_for("model-odd", 2).await;
+    caller.abort();
+    stack.provider.wait_for_closed("model-odd", 1).await;
+    let logged = stack.run_logged().await;
+    let odd = logged["members"].as_str().and_then(|members| members.split(' ').next()).unwrap_or_default();
+    assert!(odd.starts_with("odd=cancelled@") && odd.ends_with("x2"), "{logged}");
+}
+
+#[tokio::test]
 async fn retry_after_is_waited_for_to_the_millisecond() {
     let stack = beside("retries: 1").await;
     let limited = Reply::rate_limited("7").header("retry-after-ms", "900");
