@@ -8,7 +8,7 @@ use allocation_counter::measure;
 use consort::chat::{Answer, Request};
 
 fn main() {
-    println!("{:<28} {:>12} {:>14}", "", "allocations", "bytes at peak");
+    println!("{:<44} {:>12} {:>14}", "", "allocations", "bytes at peak");
     for size in cases::SIZES {
         let body = cases::body(size);
         row(&format!("alias_detection/{size}"), || drop(cases::detect(&body)));
@@ -32,10 +32,16 @@ fn main() {
     row("run_three_and_a_judge", || {
         runtime.block_on(cases::run(&runner, &trio, &body));
     });
+    for (name, pair) in cases::pairs() {
+        runtime.block_on(cases::warm(&runner, &pair, &body));
+        row(&format!("run_and_a_judge/{name}"), || {
+            runtime.block_on(cases::run(&runner, &pair, &body));
+        });
+    }
 }
 
 fn row(name: &str, run: impl Fn()) {
     run();
     let counted = measure(run);
-    println!("{name:<28} {:>12} {:>14}", counted.count_total, counted.bytes_max);
+    println!("{name:<44} {:>12} {:>14}", counted.count_total, counted.bytes_max);
 }

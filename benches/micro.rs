@@ -37,6 +37,17 @@ fn micro(c: &mut Criterion) {
     c.bench_function("run_three_and_a_judge", |b| {
         b.to_async(&runtime).iter(|| cases::run(&runner, &trio, black_box(&body)));
     });
+
+    // What a dead member costs once it is left alone: the difference.
+    let mut pairs = c.benchmark_group("run_and_a_judge");
+    for (name, pair) in cases::pairs() {
+        // The first runs find out.
+        runtime.block_on(cases::warm(&runner, &pair, &body));
+        pairs.bench_function(name, |b| {
+            b.to_async(&runtime).iter(|| cases::run(&runner, &pair, black_box(&body)));
+        });
+    }
+    pairs.finish();
 }
 
 criterion_group!(benches, micro);

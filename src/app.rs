@@ -10,6 +10,7 @@ use std::{fs, io};
 use envoy_types::pb::envoy::service::ext_proc::v3::external_processor_server::ExternalProcessorServer;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 use tonic::transport::server::{Router, TcpIncoming};
@@ -18,8 +19,8 @@ use tracing::{info, warn};
 use crate::config::{Address, Config};
 use crate::ensemble::{Runner, Snapshot};
 use crate::ext_proc::Service;
-use crate::limits::Admission;
-use crate::upstream::HttpCaller;
+use crate::limits::{Admission, Cooldowns};
+use crate::upstream::{HttpCaller, Retrying, check};
 
 /// What Envoy may send in one message beyond a body of the allowed size: headers, metadata, and
 /// what it reads past its own buffer limit.
@@ -125,7 +126,15 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let admission = Admission::new(config.max_inflight);
-    let runner = Runner::new(Arc::new(HttpCaller), admission, config.max_answer_bytes);
+    let (caller, cooldowns) = (Arc::new(HttpCaller), Cooldowns::default());
+    let mut checks = JoinSet::new();
+    for model in config.direct_models {
+        if model.background_check.is_some() {
+            checks.spawn(check(Arc::clone(&caller), cooldowns.clone(), model));
+        }
+    }
+    let caller = Retrying::new(caller, cooldowns);
+    let runner = Runner::new(Arc::new(caller), admission, config.max_answer_bytes);
     let max_message_bytes = config.ext_proc.max_request_bytes.max(MIN_MESSAGE).saturating_add(MESSAGE_SLACK);
     let drain = longest_run(&config.snapshot);
     let ensembles = config.snapshot.ensembles().count();
@@ -158,6 +167,7 @@ pub async fn run(
     info!(limit_s = drain.as_secs(), "draining");
     health.set_not_serving::<ExternalProcessorServer<Service>>().await;
     drop(stop);
+    checks.shutdown().await;
     if tokio::time::timeout(drain, serving).await.is_err() {
         warn!("some runs were still going on at the end of the drain");
     }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use consort::chat::{Answer, Collected, Completion, Delta, Event, ModelScan, Request, Scan, Usage, sse};
 use consort::config::{Config, Environment, Format, Source};
 use consort::ensemble::{Context, Ensemble, Runner, member_body};
-use consort::limits::Admission;
-use consort::upstream::{Call, Caller, Events, Failure};
+use consort::limits::{Admission, Cooldowns};
+use consort::upstream::{Call, Caller, Events, Failure, Retrying};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 
@@ -33,16 +33,28 @@ pub(crate) fn detect(body: &[u8]) -> Scan {
 
 /// A panel of five and a judge.
 pub(crate) fn ensemble() -> Arc<Ensemble> {
+    named("team")
+}
+
+/// Two members and a judge, and the same with a third member that is dead.
+pub(crate) fn pairs() -> [(&'static str, Arc<Ensemble>); 2] {
+    [("two", named("pair")), ("two_and_one_that_cools_down", named("maimed"))]
+}
+
+fn named(alias: &str) -> Arc<Ensemble> {
     let text = "
 providers: [{name: p, base_url: 'http://127.0.0.1:1/v1'}]
 models:
 - {display_name: a, provider: p, model_name: model-a}
+- {display_name: dead, provider: p, model_name: model-dead}
 - {display_name: judge, provider: p, model_name: model-judge}
+- {display_name: pair, ensemble: {panel: [{model: a}, {model: a}], judge: {model: judge}}}
+- {display_name: maimed, ensemble: {panel: [{model: dead}, {model: a}, {model: a}], judge: {model: judge}}}
 - display_name: team
   ensemble: {panel: [{model: a}, {model: a}, {model: a, temperature: 0.2}, {model: a}, {model: a}], judge: {model: judge}}
 ";
     let config = load(text);
-    Arc::clone(config.snapshot.ensemble("team").expect("the alias"))
+    Arc::clone(config.snapshot.ensemble(alias).expect("the alias"))
 }
 
 fn load(text: &str) -> Config {
@@ -78,7 +90,7 @@ pub(crate) fn piece() -> Event {
     Event::Delta(Delta { json: Bytes::from_static(br#"{"content":" token"}"#), logprobs: None, speaks: true })
 }
 
-/// Answers at once, from memory.
+/// Answers at once, from memory; nobody is there in the place of `dead`.
 #[derive(Debug)]
 pub(crate) struct Memory(Completion);
 
@@ -90,7 +102,10 @@ impl Memory {
 }
 
 impl Caller for Memory {
-    fn call(&self, _: Call) -> BoxFuture<'static, Result<Events, Failure>> {
+    fn call(&self, call: Call) -> BoxFuture<'static, Result<Events, Failure>> {
+        if &*call.model.name == "dead" {
+            return std::future::ready(Err(Failure::Connect("refused".into()))).boxed();
+        }
         let events = [
             Ok(Event::Message(Box::new(self.0.clone()))),
             Ok(Event::Finish("stop".into())),
@@ -102,7 +117,8 @@ impl Caller for Memory {
 
 /// A runner over [`Memory`], and the ensemble of three members and a judge that it runs.
 pub(crate) fn runner() -> (Runner, Arc<Ensemble>) {
-    let runner = Runner::new(Memory::new(), Admission::new(usize::MAX), usize::MAX);
+    let caller = Retrying::new(Memory::new(), Cooldowns::default());
+    let runner = Runner::new(Arc::new(caller), Admission::new(usize::MAX), usize::MAX);
     let mut trio = Arc::into_inner(ensemble()).expect("nobody else has it");
     trio.panel.truncate(3);
     (runner, Arc::new(trio))
@@ -122,4 +138,11 @@ pub(crate) async fn run(runner: &Runner, ensemble: &Arc<Ensemble>, body: &Bytes)
     }
     let (completion, usage) = collected.finish().expect("a message");
     Answer::new("team", false).completion(&completion, &usage, None).expect("JSON").len()
+}
+
+/// So many runs that whoever is dead has cooled down.
+pub(crate) async fn warm(runner: &Runner, ensemble: &Arc<Ensemble>, body: &Bytes) {
+    for _ in 0..3 {
+        run(runner, ensemble, body).await;
+    }
 }

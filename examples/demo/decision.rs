@@ -38,11 +38,12 @@ pub struct Call {
 }
 
 impl Call {
-    /// From `name=result@ms`.
+    /// From `name=result@ms`, or `name=result@msx2` of one that took two attempts.
     fn parse(text: &str) -> Option<Self> {
         let (model, rest) = text.split_once('=')?;
         let (result, ended_ms) = rest.split_once('@')?;
-        Some(Self { model: model.to_owned(), result: result.to_owned(), ended_ms: ended_ms.to_owned() })
+        let ended_ms = ended_ms.split('x').next()?.to_owned();
+        Some(Self { model: model.to_owned(), result: result.to_owned(), ended_ms })
     }
 }
 

@@ -15,7 +15,7 @@ use super::missed::Missed;
 use super::run::Run;
 use crate::chat::{Body, Completion, Edit, Event, Request, Thinking, Usage};
 use crate::telemetry::{Ended, Seat};
-use crate::upstream::{Call, DirectModel, Events, Failure};
+use crate::upstream::{DirectModel, Events, Failure};
 
 /// An answer that has begun: its first words are here, or all of it is.
 pub(super) struct Begun {
@@ -47,13 +47,8 @@ pub(super) fn addressed_as_asked<'a>(request: &'a Request, model: &DirectModel) 
 /// Makes the call and waits for its first words.
 pub(super) async fn begin(run: &mut Run, model: &Arc<DirectModel>, body: Body) -> Result<Begun, Cause> {
     let sent = body.len();
-    let seat = run.account.judge_began(&model.name);
-    let call = run.call(Call {
-        model: Arc::clone(model),
-        body,
-        stream: run.request.stream,
-        passed: Arc::clone(&run.context.passed),
-    });
+    let (seat, attempts) = run.account.judge_began(&model.name);
+    let call = run.call(model, body, run.request.stream, attempts);
     let heard = match Opening::new(seat, sent).hear(call, &run.format).await {
         Ok(begun) => return Ok(begun),
         Err(heard) => heard,

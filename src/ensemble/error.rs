@@ -32,6 +32,14 @@ pub enum RunError {
         /// The soonest that one of them will answer again.
         retry_after: Option<Duration>,
     },
+    /// Every member cools down; nobody was asked.
+    #[error(
+        "the models of this ensemble have failed too often and are left alone for a while; try again soon"
+    )]
+    Cooling {
+        /// The soonest that one of them may be asked again.
+        retry_after: Option<Duration>,
+    },
     /// Every member refused our credentials.
     #[error("the models of this ensemble refused their credentials; its operator can mend this")]
     UpstreamAuth,
@@ -79,6 +87,8 @@ pub enum Cause {
     Timeout,
     /// Over its rate limit.
     RateLimited(Option<Duration>),
+    /// Left alone after others' failures.
+    Cooling(Duration),
     /// Anything else.
     Upstream,
 }
@@ -91,6 +101,7 @@ impl Cause {
             Failure::Status { status, retry_after, .. } if status.as_u16() == 429 => {
                 Self::RateLimited(*retry_after)
             }
+            Failure::Cooling { retry_after } => Self::Cooling(*retry_after),
             _ => Self::Upstream,
         }
     }
@@ -110,6 +121,9 @@ impl From<&RunError> for ApiError {
             RunError::RateLimited { retry_after } => {
                 api(429, "rate_limit_exceeded").retry_after(seconds(*retry_after))
             }
+            RunError::Cooling { retry_after } => {
+                api(503, "models_cooling").retry_after(seconds(*retry_after))
+            }
             RunError::UpstreamAuth => api(502, "upstream_auth").no_retry(),
             RunError::QuorumNotMet { .. } => api(502, "quorum_not_met").no_retry(),
             RunError::NoConsensus => api(502, "no_consensus").no_retry(),
@@ -128,6 +142,9 @@ fn caused(cause: Cause, error: ApiError) -> ApiError {
     match cause {
         Cause::Timeout => ApiError { status: 504, ..error.no_retry() },
         Cause::RateLimited(after) => ApiError { status: 429, ..error.retry_after(seconds(after)) },
+        Cause::Cooling(after) => {
+            ApiError { status: 503, ..error.no_retry().retry_after(seconds(Some(after))) }
+        }
         Cause::Upstream => error.no_retry(),
     }
 }

@@ -12,7 +12,7 @@ use super::missed::Missed;
 use super::run::Run;
 use crate::chat::{Body, Collected, Completion, Edit, Event, Request, Usage};
 use crate::telemetry::Seat;
-use crate::upstream::{Call, DirectModel, Events, Failure};
+use crate::upstream::{DirectModel, Events, Failure};
 
 /// What providers must not get of a caller's request unless the operator says so: it is kept,
 /// billed or meant for one model.
@@ -36,16 +36,16 @@ pub(super) enum Said {
 
 /// Begins a member's call. Where its words may go to the caller as they come, it is heard to the first ones;
 /// otherwise to its end.
-pub(super) fn begin(run: &Run, index: usize, member: &Member) -> BoxFuture<'static, (usize, usize, Said)> {
+pub(super) fn begin(
+    run: &mut Run,
+    index: usize,
+    member: &Member,
+) -> BoxFuture<'static, (usize, usize, Said)> {
+    let attempts = run.account.member_began(index);
     let is_live = run.is_live();
     let body = body_of(&run.request, member, is_live);
     let sent = body.len();
-    let call = run.call(Call {
-        model: Arc::clone(&member.model),
-        body,
-        stream: is_live,
-        passed: Arc::clone(&run.context.passed),
-    });
+    let call = run.call(&member.model, body, is_live, attempts);
     if is_live {
         let format = Arc::clone(&run.format);
         let seat = Seat::Member(index);

@@ -46,6 +46,8 @@ pub(super) enum SharedCause {
     Auth,
     /// Out of time.
     Timeout,
+    /// Left alone after others' failures.
+    Cooling,
 }
 
 impl Missed {
@@ -72,6 +74,7 @@ impl Missed {
     fn cause(&self) -> Option<SharedCause> {
         match self {
             Self::Failed(Failure::Timeout) => Some(SharedCause::Timeout),
+            Self::Failed(Failure::Cooling { .. }) => Some(SharedCause::Cooling),
             Self::Failed(failure) => match failure.status()?.as_u16() {
                 400 | 422 => Some(SharedCause::Refused),
                 429 => Some(SharedCause::RateLimited),
@@ -91,12 +94,13 @@ impl Missed {
 }
 
 impl Panel {
-    /// Why everybody who has ended has failed, when it is one and the same.
+    /// Why everybody who has ended has failed, when it is one and the same. Who was not asked agrees with the others:
+    /// their word is newer.
     pub(super) fn shared_cause(&self) -> Option<SharedCause> {
-        let mut causes = self.missed.iter().map(|(_, missed)| missed.cause());
-        let first = causes.next()??;
-        let is_shared = self.candidates.is_empty() && causes.all(|cause| cause == Some(first));
-        is_shared.then_some(first)
+        let causes = || self.missed.iter().map(|(_, missed)| missed.cause());
+        let shared = causes().find(|cause| *cause != Some(SharedCause::Cooling)).or(causes().next())??;
+        let is_shared = |cause| cause == Some(shared) || cause == Some(SharedCause::Cooling);
+        (self.candidates.is_empty() && causes().all(is_shared)).then_some(shared)
     }
 
     /// What a caller is told when the quorum was missed.
@@ -115,15 +119,17 @@ impl Panel {
             Some(SharedCause::RateLimited) => RunError::RateLimited { retry_after: self.soonest() },
             Some(SharedCause::Auth) => RunError::UpstreamAuth,
             Some(SharedCause::Timeout) => RunError::Timeout,
+            Some(SharedCause::Cooling) => RunError::Cooling { retry_after: self.soonest() },
             None => quorum_not_met,
         }
     }
 
     /// What the first member in panel order found wrong with the request.
     fn refused(&self, run: &Run) -> Option<RunError> {
-        let (_, Missed::Failed(Failure::Status { status, error, .. })) = self.missed.first()? else {
-            return None;
-        };
+        let (status, error) = self.missed.iter().find_map(|(_, missed)| match missed {
+            Missed::Failed(Failure::Status { status, error, .. }) => Some((status, error)),
+            _ => None,
+        })?;
         let error = error.clone().unwrap_or_default();
         let models = run.ensemble.panel.iter().map(|m| &*m.model);
         let mut error = made_safe(&error, &run.ensemble.name, models);
@@ -136,10 +142,6 @@ impl Panel {
     /// The soonest that one of them will answer again.
     fn soonest(&self) -> Option<Duration> {
         let failures = self.missed.iter().filter_map(|(_, missed)| missed.failure());
-        let returns = failures.filter_map(|failure| match Cause::of(failure) {
-            Cause::RateLimited(after) => after,
-            _ => None,
-        });
-        returns.min()
+        failures.filter_map(Failure::retry_after).min()
     }
 }

@@ -15,7 +15,7 @@ use super::begun::Begun;
 use super::candidate::{self, Candidate};
 use super::consensus::Open;
 use super::member::{self, Heard, Said};
-use super::missed::{Missed, Panel};
+use super::missed::{Missed, Panel, SharedCause};
 use super::pace::Pace;
 use super::quorum::{Quorum, Verdict};
 use super::run::Run;
@@ -92,8 +92,8 @@ enum Need {
     More,
     /// Nothing but a decision.
     Decision,
-    /// Somebody's word that the request, and not its models, is at fault.
-    Confirmation,
+    /// Somebody's word, within this time, that the others have failed for a cause that all share.
+    Confirmation(Duration),
     /// Nothing helps.
     Nothing,
 }
@@ -137,7 +137,6 @@ impl Asking {
         let ensemble = Arc::clone(&self.ensemble);
         for index in due.clone() {
             if let Some(member) = ensemble.panel.get(index) {
-                run.account.member_began(index);
                 self.running.push(member::begin(run, index, member));
             }
         }
@@ -199,8 +198,12 @@ impl Asking {
             Verdict::Unreachable if is_best_effort && self.panel.candidates.is_empty() => Need::More,
             Verdict::Unreachable if is_best_effort => Need::Decision,
             // What all members say alike is the caller's to know: the others are given a moment to say so.
-            Verdict::Unreachable if self.panel.shared_cause().is_some() => Need::Confirmation,
-            Verdict::Unreachable => Need::Nothing,
+            Verdict::Unreachable => match self.panel.shared_cause() {
+                // Who cools down says so at once.
+                Some(SharedCause::Cooling) => Need::Confirmation(Duration::ZERO),
+                Some(_) => Need::Confirmation(CONFIRMATION),
+                None => Need::Nothing,
+            },
         }
     }
 
@@ -209,8 +212,8 @@ impl Asking {
         let is_idle = self.running.is_empty();
         match self.need() {
             Need::Nothing => true,
-            Need::Confirmation => {
-                self.grace.get_or_insert_with(|| Instant::now() + CONFIRMATION);
+            Need::Confirmation(confirmation) => {
+                self.grace.get_or_insert_with(|| Instant::now() + confirmation);
                 is_idle
             }
             Need::More => {

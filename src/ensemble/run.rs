@@ -18,10 +18,10 @@ use super::outcome::{Failed, Head, Outcome, Source};
 use super::panel;
 use super::quorum::Verdict;
 use super::strategy::Strategy;
-use crate::chat::{ApiError, Completion, Delta, Event, Request, Thinking};
+use crate::chat::{ApiError, Body, Completion, Delta, Event, Request, Thinking};
 use crate::limits::{Admission, Permit};
-use crate::telemetry::Account;
-use crate::upstream::{Call, Caller, Events, Failure, Passed, bound};
+use crate::telemetry::{Account, Attempts};
+use crate::upstream::{Bounds, Call, Caller, DirectModel, Events, Failure, Passed, bound};
 
 /// Runs ensembles.
 #[derive(Clone)]
@@ -156,10 +156,20 @@ pub(super) struct Run {
 
 impl Run {
     /// A call within what is left of the run's time.
-    pub(super) fn call(&self, call: Call) -> BoxFuture<'static, Result<Events, Failure>> {
-        let timeout = self.ensemble.timeout.map(|timeout| Instant::now() + timeout);
-        let until = [timeout, self.deadline].into_iter().flatten().min();
-        let call = bound(self.caller.call(call), until);
+    pub(super) fn call(
+        &self,
+        model: &Arc<DirectModel>,
+        body: Body,
+        stream: bool,
+        attempts: Arc<Attempts>,
+    ) -> BoxFuture<'static, Result<Events, Failure>> {
+        let bounds = Bounds {
+            timeout: self.ensemble.timeout.map(|timeout| Instant::now() + timeout),
+            deadline: self.deadline,
+        };
+        let (model, passed) = (Arc::clone(model), Arc::clone(&self.context.passed));
+        let call = self.caller.call(Call { model, body, stream, passed, bounds, attempts });
+        let call = bound(call, bounds.until());
         match self.ensemble.reasoning {
             Reasoning::Pass => Box::pin(call),
             Reasoning::Drop => Box::pin(async move { Ok(without_reasoning(call.await?)) }),

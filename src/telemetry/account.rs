@@ -1,12 +1,14 @@
 //! The account of one run: kept while it goes on, closed once on every exit.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use super::Attempts;
 use super::decision::{Call, Decision, Outcome, Usage as UsageRecord};
 use crate::chat::Usage;
 
@@ -22,6 +24,8 @@ const DEFECT: &str = "internal_error";
 pub struct Account {
     decision: Decision,
     usage: Usage,
+    /// The attempts of every call that was made.
+    attempts: Vec<(Seat, Arc<Attempts>)>,
     began: Instant,
 }
 
@@ -72,7 +76,7 @@ impl Account {
             usage: Some(UsageRecord::default()),
             ..Decision::default()
         };
-        Self { decision, usage: Usage::default(), began: Instant::now() }
+        Self { decision, usage: Usage::default(), attempts: Vec::new(), began: Instant::now() }
     }
 
     /// The request is known.
@@ -80,17 +84,18 @@ impl Account {
         self.decision.stream = stream;
     }
 
-    /// The beginning of a member's call, cancelled until its end is known.
-    pub fn member_began(&mut self, index: usize) {
+    /// The beginning of a member's call, cancelled until its end is known; where its attempts are counted.
+    pub fn member_began(&mut self, index: usize) -> Arc<Attempts> {
         let started_ms = self.elapsed_ms();
         if let Some(call) = self.decision.members.get_mut(index) {
             CANCELLED.clone_into(&mut call.result);
             call.started_ms = started_ms;
         }
+        self.attempts_of(Seat::Member(index))
     }
 
-    /// The beginning of a judge's call, cancelled until its end is known.
-    pub fn judge_began(&mut self, model: &str) -> Seat {
+    /// The beginning of a judge's call, cancelled until its end is known; where its attempts are counted.
+    pub fn judge_began(&mut self, model: &str) -> (Seat, Arc<Attempts>) {
         let started_ms = self.elapsed_ms();
         self.decision.judges.push(Call {
             model: model.to_owned(),
@@ -98,18 +103,21 @@ impl Account {
             started_ms,
             ..Call::default()
         });
-        Seat::Judge(self.decision.judges.len() - 1)
+        let seat = Seat::Judge(self.decision.judges.len() - 1);
+        (seat, self.attempts_of(seat))
     }
 
     /// The end of a call.
     pub fn ended(&mut self, seat: Seat, ended: &Ended) {
-        let usage = self.bill(ended);
+        if let Some(usage) = ended.usage.as_ref().or(ended.estimate.as_ref()) {
+            self.bill(seat, usage, ended.usage.is_none());
+        }
+        self.bill_attempts(|of| of == seat);
         let now = self.elapsed_ms();
         self.decision.quorum_got += u32::from(ended.result == USABLE);
         if let Some(call) = self.call(seat) {
             ended.result.clone_into(&mut call.result);
             call.elapsed_ms = now - call.started_ms;
-            call.usage = usage;
         }
     }
 
@@ -131,6 +139,7 @@ impl Account {
     /// So many of its calls could not matter any more.
     pub fn panel_ended(&mut self, saved: usize) {
         self.decision.calls_saved = u32::try_from(saved).unwrap_or(u32::MAX);
+        self.bill_attempts(|_| true);
         self.decision.panel_ms = self.elapsed_ms();
         end_cancelled(&mut self.decision.members, self.decision.panel_ms);
     }
@@ -184,6 +193,7 @@ impl Account {
     /// # Errors
     /// Never for what a decision holds; serde's signature has it.
     pub fn to_json(&mut self) -> Result<Box<RawValue>, serde_json::Error> {
+        self.bill_attempts(|_| true);
         self.decision.total_ms = self.elapsed_ms();
         serde_json::value::to_raw_value(&self.decision)
     }
@@ -200,13 +210,32 @@ impl Account {
         }
     }
 
-    fn bill(&mut self, ended: &Ended) -> Option<UsageRecord> {
-        let usage = ended.usage.as_ref().or(ended.estimate.as_ref())?;
+    fn attempts_of(&mut self, seat: Seat) -> Arc<Attempts> {
+        let attempts = Arc::new(Attempts::default());
+        self.attempts.push((seat, Arc::clone(&attempts)));
+        attempts
+    }
+
+    /// Counts the attempts of these calls so far, and what those without an answer have cost.
+    fn bill_attempts(&mut self, of: impl Fn(Seat) -> bool) {
+        let due: Vec<_> = self.attempts.iter().filter(|(seat, _)| of(*seat)).cloned().collect();
+        for (seat, attempts) in due {
+            if let Some(cost) = attempts.take_unbilled() {
+                self.bill(seat, &cost, false);
+            }
+            if let Some(call) = self.call(seat) {
+                call.attempts = attempts.count();
+            }
+        }
+    }
+
+    fn bill(&mut self, seat: Seat, usage: &Usage, is_estimated: bool) {
         self.usage.add(usage);
-        let estimated = ended.usage.is_none();
-        let before = self.decision.usage.as_ref().is_some_and(|u| u.estimated);
-        self.decision.usage = Some(record(&self.usage, estimated || before));
-        Some(record(usage, estimated))
+        let estimated = is_estimated || self.decision.usage.is_some_and(|u| u.estimated);
+        self.decision.usage = Some(record(&self.usage, estimated));
+        if let Some(call) = self.call(seat) {
+            call.usage = Some(plus(call.usage, record(usage, is_estimated)));
+        }
     }
 
     fn elapsed_ms(&self) -> f64 {
@@ -216,6 +245,7 @@ impl Account {
 
 impl Drop for Account {
     fn drop(&mut self) {
+        self.bill_attempts(|_| true);
         self.decision.total_ms = self.elapsed_ms();
         end_cancelled(&mut self.decision.members, self.decision.total_ms);
         end_cancelled(&mut self.decision.judges, self.decision.total_ms);
@@ -283,7 +313,7 @@ fn end_cancelled(calls: &mut [Call], now_ms: f64) {
     }
 }
 
-/// `name=result@ms`, for people who read lines.
+/// `name=result@ms`, and `x2` behind it after a second attempt, for people who read lines.
 fn calls(calls: &[Call]) -> String {
     let mut text = String::new();
     for call in calls {
@@ -291,8 +321,27 @@ fn calls(calls: &[Call]) -> String {
         // Writing to a string cannot fail.
         let _ =
             write!(text, "{space}{}={}@{:.0}", call.model, call.result, call.started_ms + call.elapsed_ms);
+        if call.attempts > 1 {
+            let _ = write!(text, "x{}", call.attempts);
+        }
     }
     text
+}
+
+/// What two attempts of one call cost.
+fn plus(before: Option<UsageRecord>, usage: UsageRecord) -> UsageRecord {
+    let Some(before) = before else {
+        return usage;
+    };
+    let either = |a: Option<u64>, b: Option<u64>| a.map_or(b, |a| Some(a.saturating_add(b.unwrap_or(0))));
+    UsageRecord {
+        prompt_tokens: before.prompt_tokens.saturating_add(usage.prompt_tokens),
+        completion_tokens: before.completion_tokens.saturating_add(usage.completion_tokens),
+        total_tokens: before.total_tokens.saturating_add(usage.total_tokens),
+        cached_tokens: either(before.cached_tokens, usage.cached_tokens),
+        reasoning_tokens: either(before.reasoning_tokens, usage.reasoning_tokens),
+        estimated: before.estimated || usage.estimated,
+    }
 }
 
 fn record(usage: &Usage, estimated: bool) -> UsageRecord {
@@ -303,5 +352,43 @@ fn record(usage: &Usage, estimated: bool) -> UsageRecord {
         cached_tokens: usage.detail("prompt_tokens_details", "cached_tokens"),
         reasoning_tokens: usage.detail("completion_tokens_details", "reasoning_tokens"),
         estimated,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens(total: u64) -> Usage {
+        serde_json::from_value(serde_json::json!({"total_tokens": total})).unwrap()
+    }
+
+    #[test]
+    fn attempts_are_counted_and_what_they_cost_is_billed_once_however_the_call_ends() {
+        let mut account = Account::open("r", "team", "judge", 2, [("a", 1.0), ("b", 1.0)].into_iter());
+        let [a, b] = [0, 1].map(|index| account.member_began(index));
+        a.begin();
+        a.failed_at(&tokens(3));
+        a.begin();
+        let ended = Ended { result: USABLE, usage: Some(tokens(10)), estimate: None };
+        account.ended(Seat::Member(0), &ended);
+        b.begin();
+        b.failed_at(&tokens(4));
+        assert_eq!(account.usage().count("total_tokens"), 13);
+        account.panel_ended(0);
+        assert_eq!(account.usage().count("total_tokens"), 17, "what follows the panel is told of all of it");
+        let (judge, attempts) = account.judge_began("judge");
+        assert_eq!(attempts.count(), 0);
+        account.ended(judge, &Ended { result: "cooling", usage: None, estimate: None });
+        assert_eq!(account.usage().count("total_tokens"), 17);
+        let decision: serde_json::Value = serde_json::from_str(account.to_json().unwrap().get()).unwrap();
+        let told = |call: &serde_json::Value| {
+            (call["result"].clone(), call["attempts"].clone(), call["usage"]["total_tokens"].clone())
+        };
+        assert_eq!(told(&decision["members"][0]), ("usable".into(), 2.into(), 13.into()));
+        assert_eq!(told(&decision["members"][1]), (CANCELLED.into(), 1.into(), 4.into()));
+        assert_eq!(told(&decision["judges"][0]), ("cooling".into(), 0.into(), serde_json::Value::Null));
+        assert_eq!(decision["usage"]["total_tokens"], 17);
+        assert!(calls(&account.decision.members).ends_with("x2 b=cancelled@0"), "once needs no number");
     }
 }

@@ -1,8 +1,10 @@
 //! What is recorded of a run.
 
 mod account;
+mod attempts;
 
 pub use account::{Account, Ended, Seat};
+pub use attempts::Attempts;
 
 /// The record of a run, as it goes over wires (`proto/consort/decision/v1/decision.proto`).
 pub mod decision {

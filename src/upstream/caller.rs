@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::{DirectModel, Failure, adapter};
 use crate::chat::{Body, Event};
+use crate::telemetry::Attempts;
 
 /// One call of a direct model.
 #[derive(Clone, Debug)]
@@ -23,6 +24,31 @@ pub struct Call {
     pub stream: bool,
     /// What travels on from the caller.
     pub passed: Arc<Passed>,
+    /// Until when the answer is wanted.
+    pub bounds: Bounds,
+    /// Where its attempts are counted.
+    pub attempts: Arc<Attempts>,
+}
+
+/// Until when an answer is wanted; who makes the call holds it to that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bounds {
+    /// By the bound on each call: a model that misses it is too slow.
+    pub timeout: Option<Instant>,
+    /// By what else takes its time from the run: missing it says nothing of the model.
+    pub deadline: Option<Instant>,
+}
+
+impl Bounds {
+    /// The earlier one.
+    pub fn until(self) -> Option<Instant> {
+        [self.timeout, self.deadline].into_iter().flatten().min()
+    }
+
+    /// When a call that began with these bounds has had all the time that the bound on each call allows.
+    pub fn overdue(self) -> Option<Instant> {
+        self.timeout.filter(|_| self.until() == self.timeout)
+    }
 }
 
 /// The caller's headers that travel on to providers.
@@ -43,7 +69,7 @@ pub type Events = BoxStream<'static, Result<Event, Failure>>;
 
 /// Calls direct models. Dropping what it returns cancels the call.
 pub trait Caller: Send + Sync + 'static {
-    /// Makes one call. The future ends when the provider has accepted it; the answer follows as
+    /// Makes one call. The future ends when the provider has accepted it, or later; the answer follows as
     /// events: one [`Event::Message`], or [`Event::Delta`]s; then at most one [`Event::Finish`] and
     /// one [`Event::Usage`], in the order in which they came.
     fn call(&self, call: Call) -> BoxFuture<'static, Result<Events, Failure>>;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde::Deserialize;
 
+use crate::limits::Cooldown;
 use crate::telemetry::chain;
 
 /// Why a call gave no answer. What a provider said stays in here: a caller is told only what
@@ -46,6 +47,12 @@ pub enum Failure {
     /// A stream that its provider ended with an error.
     #[error("error event in the stream")]
     ErrorEvent,
+    /// The model was not called: it cools down after others' failures.
+    #[error("cooling down")]
+    Cooling {
+        /// When it may be called again, at the soonest.
+        retry_after: Duration,
+    },
 }
 
 /// An error in OpenAI's shape.
@@ -85,6 +92,36 @@ impl Failure {
             Self::Unreadable(_) => "unreadable",
             Self::Incomplete => "incomplete",
             Self::ErrorEvent => "error_event",
+            Self::Cooling { .. } => "cooling",
+        }
+    }
+
+    /// Whether the same call may well succeed when it is made again. A timeout is none of these: its caller has
+    /// waited long enough, and its provider may still be at work on what it will bill.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::Broken(_) | Self::Incomplete | Self::ErrorEvent => true,
+            Self::Status { status, .. } => matches!(status.as_u16(), 408 | 409 | 429 | 500..),
+            Self::Timeout | Self::TooLarge { .. } | Self::Unreadable(_) | Self::Cooling { .. } => false,
+        }
+    }
+
+    /// Whether it says that the model is not well, by what counts for this model. An answer that is too large or
+    /// cannot be read may be the request's doing.
+    pub fn is_the_models(&self, cooldown: &Cooldown) -> bool {
+        match self {
+            Self::Connect(_) | Self::Timeout | Self::Broken(_) | Self::Incomplete | Self::ErrorEvent => true,
+            Self::Status { status, .. } => cooldown.statuses.contains(&status.as_u16()),
+            Self::TooLarge { .. } | Self::Unreadable(_) | Self::Cooling { .. } => false,
+        }
+    }
+
+    /// When to come back, where that was said.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            Self::Cooling { retry_after } => Some(*retry_after),
+            _ => None,
         }
     }
 

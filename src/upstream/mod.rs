@@ -1,14 +1,20 @@
-//! The calls beneath an ensemble: one provider, one model, one attempt at a time.
+//! The calls beneath an ensemble: one provider, one model, one attempt at a time, and another one when that may help.
 
 mod adapter;
 mod caller;
+mod check;
 mod client;
 mod failure;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod model;
+mod retry;
 mod rules;
 
-pub use caller::{Call, Caller, Events, HttpCaller, Passed, bound};
+pub use caller::{Bounds, Call, Caller, Events, HttpCaller, Passed, bound};
+pub use check::check;
 pub use client::{Client, ClientSettings};
 pub use failure::{Failure, ProviderError};
-pub use model::{Adapter, Credential, DirectModel, Endpoint, Provider, ResponseFormat};
+pub use model::{Adapter, BackgroundCheck, Credential, DirectModel, Endpoint, Provider, ResponseFormat};
+pub use retry::Retrying;
 pub use rules::{Rules, Unsupported};

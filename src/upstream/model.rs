@@ -8,6 +8,8 @@ use http::{HeaderName, HeaderValue, Uri};
 
 use super::rules::Rules;
 
+use crate::limits::Cooldown;
+
 /// Where direct models live: an endpoint, its wire format and the credentials for it.
 pub struct Provider {
     /// The operator's name for it, unique in a configuration.
@@ -85,12 +87,29 @@ pub struct DirectModel {
     pub model_name: String,
     /// The bound of one attempt, streaming included; none when the operator said 0.
     pub timeout: Option<Duration>,
+    /// How many attempts may follow the first one of a call.
+    pub retries: u32,
+    /// When it is left alone; none leaves it in use, whatever happens.
+    pub cooldown: Option<Cooldown>,
+    /// How it is asked whether it is back; none leaves that to a caller's call.
+    pub background_check: Option<BackgroundCheck>,
     /// The strictest `response_format` that it takes.
     pub response_format: ResponseFormat,
     /// What the operator changes of every request to it.
     pub rules: Rules,
     /// The `max_tokens` of a request that names none, where the wire format must have one.
     pub max_tokens_default: u64,
+}
+
+/// A question to a model that has cooled down, so that no caller's call is the probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackgroundCheck {
+    /// How often it is looked whether a question is due.
+    pub interval: Duration,
+    /// What it is asked.
+    pub prompt: String,
+    /// How long its answer may be.
+    pub max_tokens: u32,
 }
 
 /// The strictest `response_format` that a model takes.

@@ -5,7 +5,7 @@ use consort_testkit::http::Answer;
 use consort_testkit::provider::{Reply, error_body};
 use serde_json::{Value, json};
 
-use crate::stack::{ALIAS, KEY, Options, Stack, ms, question};
+use crate::stack::{ALIAS, KEY, ONE_ATTEMPT, Options, Stack, ms, question};
 
 /// What the bodies of failing upstreams say, which no caller may read.
 const INNARDS: &str = "kaboom in shard 7";
@@ -22,10 +22,10 @@ fn named() -> Options {
 limits: {{max_request_bytes: 5000}}
 providers: [{{name: secret-provider, base_url: '{base_url}', api_key: {KEY}}}]
 models:
-- {{display_name: direct-one, provider: secret-provider, model_name: model-a}}
-- {{display_name: direct-two, provider: secret-provider, model_name: model-b}}
-- {{display_name: direct-three, provider: secret-provider, model_name: model-c}}
-- {{display_name: direct-judge, provider: secret-provider, model_name: model-judge}}
+- {{display_name: direct-one, provider: secret-provider, model_name: model-a, {ONE_ATTEMPT}}}
+- {{display_name: direct-two, provider: secret-provider, model_name: model-b, {ONE_ATTEMPT}}}
+- {{display_name: direct-three, provider: secret-provider, model_name: model-c, {ONE_ATTEMPT}}}
+- {{display_name: direct-judge, provider: secret-provider, model_name: model-judge, {ONE_ATTEMPT}}}
 - {{display_name: {ALIAS}, ensemble: {{{panel}, {judge}}}}}
 - {{display_name: any-answer, ensemble: {{{panel}, {judge}, min_responses: 1}}}}
 - {{display_name: strict-judge, ensemble: {{{panel}, {judge}, on_judge_failure: fail, timeout_ms: 600}}}}

@@ -272,7 +272,7 @@ mod leaving {
 mod failing {
     use super::*;
 
-    const SPARE: &str = "- {display_name: spare, provider: scripted, model_name: model-spare}
+    const SPARE: &str = "- {display_name: spare, provider: scripted, model_name: model-spare, retries: 0, cooldown: {enabled: false}}
 - display_name: with-spare
   ensemble:
     panel: [{model: a}, {model: b, weight: 2}, {model: c}]

@@ -17,6 +17,10 @@ pub const ALIAS: &str = "research-ensemble";
 /// The key that Consort has for the provider.
 pub const KEY: &str = "sk-of-the-provider";
 
+/// Fields of a direct model: a failure is one failed call, and the next call is made whatever happened before. What
+/// is made of failures is easier to see so.
+pub const ONE_ATTEMPT: &str = "retries: 0, cooldown: {enabled: false}";
+
 /// A whole installation. Its provider knows `model-a`, `model-b`, `model-c` and `model-judge`.
 pub struct Stack {
     pub envoy: Envoy,
@@ -123,10 +127,10 @@ pub fn config(provider: &Provider, ensemble: &str, models: &str, more: &str) -> 
         "listen: {{ext_proc: '127.0.0.1:0'}}
 providers: [{{name: scripted, base_url: '{base_url}', api_key: {KEY}}}]
 models:
-- {{display_name: a, provider: scripted, model_name: model-a}}
-- {{display_name: b, provider: scripted, model_name: model-b}}
-- {{display_name: c, provider: scripted, model_name: model-c}}
-- {{display_name: judge, provider: scripted, model_name: model-judge}}
+- {{display_name: a, provider: scripted, model_name: model-a, {ONE_ATTEMPT}}}
+- {{display_name: b, provider: scripted, model_name: model-b, {ONE_ATTEMPT}}}
+- {{display_name: c, provider: scripted, model_name: model-c, {ONE_ATTEMPT}}}
+- {{display_name: judge, provider: scripted, model_name: model-judge, {ONE_ATTEMPT}}}
 - display_name: {ALIAS}
   ensemble: {{panel: [{{model: a}}, {{model: b}}, {{model: c}}], judge: {{model: judge}}{quorum}{ensemble}}}
 {models}{more}"

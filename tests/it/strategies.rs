@@ -9,7 +9,7 @@ use crate::stack::{Options, Stack, ms};
 
 /// An alias for each strategy, over the same three members.
 const ALIASES: &str = "
-- {display_name: strict, provider: scripted, model_name: model-judge, response_format: json_schema}
+- {display_name: strict, provider: scripted, model_name: model-judge, response_format: json_schema, retries: 0, cooldown: {enabled: false}}
 - {display_name: vote, ensemble: {panel: PANEL, answer: number}}
 - {display_name: weighted, ensemble: {panel: [{model: a}, {model: b}, {model: c, weight: 3}], strategy: weighted, answer: number}}
 - {display_name: average, ensemble: {panel: PANEL, strategy: average}}

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-use crate::stack::{ALIAS, KEY, Options, Stack, ms};
+use crate::stack::{ALIAS, KEY, ONE_ATTEMPT, Options, Stack, ms};
 
 /// Far below every default: a bound of the test's own has ended it.
 const LONG: Duration = Duration::from_secs(4);
@@ -31,9 +31,9 @@ providers:
 - {{name: scripted, base_url: '{base_url}', api_key: {KEY}}}
 - {{name: odd, {provider}}}
 models:
-- {{display_name: a, provider: scripted, model_name: model-a}}
-- {{display_name: odd, provider: odd, model_name: model-b}}
-- {{display_name: odd-judge, provider: odd, model_name: model-judge}}
+- {{display_name: a, provider: scripted, model_name: model-a, {ONE_ATTEMPT}}}
+- {{display_name: odd, provider: odd, model_name: model-b, {ONE_ATTEMPT}}}
+- {{display_name: odd-judge, provider: odd, model_name: model-judge, {ONE_ATTEMPT}}}
 - {{display_name: {ALIAS}, ensemble: {{panel: [{{model: odd}}, {{model: a}}], judge: {{model: odd-judge}}, min_responses: 1}}}}
 "
         )

@@ -2,6 +2,7 @@
 
 mod answer;
 mod ensemble;
+mod health;
 mod judge;
 mod models;
 mod overrides;

@@ -4,8 +4,8 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::bound;
 use super::provider::Providers;
+use super::{bound, health};
 use crate::config::interpolate::Written;
 use crate::config::problem::{Path, Report, did_you_mean};
 use crate::config::schema::{self, File};
@@ -105,11 +105,16 @@ impl<'a> Resolver<'a> {
         if model.max_tokens_default.is_some() && written.is_some() && !is_for_anthropic {
             self.report.add(path.key("max_tokens_default"), "is for models of `adapter: anthropic`");
         }
+        let cooldown = health::cooldown(&model.cooldown, path, self.report);
+        let background_check = health::background_check(model, path, self.report);
         Some(Arc::new(DirectModel {
             name: model.display_name.as_str().into(),
             provider: found?.clone()?,
             model_name,
             timeout: bound(model.timeout),
+            retries: model.retries,
+            cooldown: cooldown?,
+            background_check,
             response_format: match model.response_format {
                 schema::ResponseFormat::None => ResponseFormat::None,
                 schema::ResponseFormat::JsonObject => ResponseFormat::JsonObject,

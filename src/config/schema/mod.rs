@@ -10,6 +10,7 @@
 
 mod answer;
 mod ensemble;
+mod health;
 mod judge;
 mod model;
 mod overrides;
@@ -25,6 +26,7 @@ pub use answer::{Answer, AnswerKind, AnswerSpec, AnswerWord};
 pub use ensemble::{
     Cascade, Ensemble, Execution, OnJudgeFailure, OnQuorumFailure, Reasoning, SingleCandidate, Trace,
 };
+pub use health::{BackgroundCheck, Cooldown};
 pub use judge::{Judge, Prompt, Prompts};
 pub use model::{Model, ResponseFormat, Rules, Unsupported};
 pub use overrides::{AdHoc, FileOverrides, Overrides};

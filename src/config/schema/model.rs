@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Ensemble, MAX_MS, Params};
+use super::{BackgroundCheck, Cooldown, Ensemble, MAX_MS, Params};
 use crate::config::json_schema::{direct_or_ensemble, without_ours};
 
 /// An alias: a direct model (`provider`, `model_name`), or an ensemble of direct models.
@@ -25,6 +25,15 @@ pub struct Model {
     /// Direct model: bound on one attempt, streaming included, in ms; 0 = none.
     #[schemars(range(min = 0, max = MAX_MS))]
     pub timeout: u64,
+    /// Direct model: how many attempts may follow the first one of a call. They are made after connections and
+    /// answers that do not come about and after 408, 409, 429 and 5xx, as long as nothing was said to the caller,
+    /// after a pause that grows, or after `retry-after` where that is at most 8 s and within the call's bounds.
+    #[schemars(range(min = 0, max = 10))]
+    pub retries: u32,
+    /// Direct model: when it is left alone.
+    pub cooldown: Cooldown,
+    /// Direct model: how it is asked whether it is back; without this, a caller's call finds out.
+    pub background_check: Option<BackgroundCheck>,
     /// Direct model: the strictest `response_format` that it takes. Verdicts are asked for in it.
     pub response_format: ResponseFormat,
     /// Direct model: what is changed of every request to it, whoever asks it.
@@ -44,6 +53,9 @@ impl Default for Model {
             provider: None,
             model_name: None,
             timeout: 600_000,
+            retries: 1,
+            cooldown: Cooldown::default(),
+            background_check: None,
             response_format: ResponseFormat::None,
             request: Rules::default(),
             max_tokens_default: None,

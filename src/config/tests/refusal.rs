@@ -90,13 +90,16 @@ fn a_reference_to_a_model_with_a_problem_is_no_second_problem() {
 #[test]
 fn an_ensemble_and_a_direct_model_do_not_mix() {
     insta::assert_snapshot!(problems(&format!(
-        "{MODELS}- {{display_name: e, provider: p, model_name: m, timeout: 1, response_format: none, min_responses: 1, ensemble: {{panel: [{{model: a}}], judge: {{model: b}}}}}}
+        "{MODELS}- {{display_name: e, provider: p, model_name: m, timeout: 1, retries: 0, cooldown: {{}}, background_check: {{}}, response_format: none, min_responses: 1, ensemble: {{panel: [{{model: a}}], judge: {{model: b}}}}}}
 - {{display_name: n}}"
     )), @r#"
-        models[2].min_responses: unknown key (known: display_name, provider, model_name, timeout, response_format, request, max_tokens_default, ensemble)
+        models[2].background_check: is a direct model's key; an ensemble has only `display_name` and `ensemble`
+        models[2].cooldown: is a direct model's key; an ensemble has only `display_name` and `ensemble`
+        models[2].min_responses: unknown key (known: display_name, provider, model_name, timeout, retries, cooldown, background_check, response_format, request, max_tokens_default, ensemble)
         models[2].model_name: is a direct model's key; an ensemble has only `display_name` and `ensemble`
         models[2].provider: is a direct model's key; an ensemble has only `display_name` and `ensemble`
         models[2].response_format: is a direct model's key; an ensemble has only `display_name` and `ensemble`
+        models[2].retries: is a direct model's key; an ensemble has only `display_name` and `ensemble`
         models[2].timeout: is a direct model's key; an ensemble has only `display_name` and `ensemble`
         models[3].model_name: is required
         models[3].provider: is required

@@ -20,7 +20,7 @@ use super::super::run::Run;
 use super::Judge;
 use crate::chat::{Body, Completion, Usage, without_reasoning};
 use crate::telemetry::{Ended, Seat};
-use crate::upstream::{Call, DirectModel, ResponseFormat};
+use crate::upstream::{DirectModel, ResponseFormat};
 
 /// How many verdicts of one run are waited for at once.
 pub(super) const MAX_AT_ONCE: usize = 16;
@@ -95,13 +95,9 @@ pub(super) async fn ask(run: &mut Run, form: Form, questions: &[Question<'_>]) -
                 run.degrade("judge_fallback");
             }
             let body = body(run, form, question, &attempt.model, message);
-            let (seat, sent) = (run.account.judge_began(&attempt.model.name), body.len());
-            let call = run.call(Call {
-                model: Arc::clone(&attempt.model),
-                body,
-                stream: false,
-                passed: Arc::clone(&run.context.passed),
-            });
+            let (seat, attempts) = run.account.judge_began(&attempt.model.name);
+            let sent = body.len();
+            let call = run.call(&attempt.model, body, false, attempts);
             running.push(hear(call).map(move |heard| (attempt, seat, sent, heard)).boxed());
         }
         let Some((attempt, seat, sent, heard)) = running.next().await else {

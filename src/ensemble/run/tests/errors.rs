@@ -47,6 +47,49 @@ async fn one_members_word_is_not_told_as_every_members() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_ensemble_whose_models_all_cool_down_is_to_be_asked_again_soon() {
+    let cooling: fn() -> Failure = || Failure::Cooling { retry_after: Duration::from_millis(1500) };
+    let later: fn() -> Failure = || Failure::Cooling { retry_after: Duration::from_secs(20) };
+    let two = || panel().model("a", fails(0, later)).model("b", fails(0, cooling));
+    let (code, name, e) = error(two().model("c", fails(0, later)), fixture::ensemble("team")).await;
+    assert_eq!((code, &*name, e.retry_after, e.should_retry), (503, "models_cooling", Some(2), None));
+
+    let began = Instant::now();
+    let (_, name, e) = error(two(), fixture::ensemble("team")).await;
+    assert_eq!((&*name, e.should_retry), ("quorum_not_met", Some(false)), "c was asked");
+    assert!(began.elapsed() <= Duration::from_millis(1), "nobody waits for what cannot be");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_cools_down_agrees_with_those_who_were_asked() {
+    let cooling: fn() -> Failure = || Failure::Cooling { retry_after: Duration::from_secs(20) };
+    let limited: fn() -> Failure = || status(429, "x", Some(Duration::from_secs(3)));
+    let refusing: fn() -> Failure = || status(400, "too long", None);
+    for (others, expected) in [
+        (limited, (429, "rate_limit_exceeded", Some(3))),
+        (|| status(401, "", None), (502, "upstream_auth", None)),
+        (refusing, (400, "", None)),
+        (down, (502, "quorum_not_met", None)),
+    ] {
+        let mixed =
+            panel().model("a", fails(0, cooling)).model("b", fails(1, others)).model("c", fails(2, others));
+        let (code, name, e) = error(mixed, fixture::ensemble("team")).await;
+        assert_eq!((code, &*name, e.retry_after), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cooling_judge_is_replaced_or_named_at_once() {
+    let cooling: fn() -> Failure = || Failure::Cooling { retry_after: Duration::from_secs(20) };
+    let broken = || panel().model("judge", fails(0, cooling)).model("spare", says(1, "spared"));
+    let spared = with_judge(|j| j.fallback = Some(fixture::model("spare")));
+    assert_eq!(answer(&Arc::new(broken()), spared).await, ("spared".to_owned(), "degraded", 60, 31));
+    let strict = with(|e| e.on_judge_failure = OnJudgeFailure::Fail);
+    let (code, name, e) = error(broken(), strict).await;
+    assert_eq!((code, &*name, e.retry_after, e.should_retry), (503, "judge_failed", Some(20), Some(false)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_line_of_the_error_table() {
     let all = |failure: fn() -> Failure| {
         panel().model("a", fails(1, failure)).model("b", fails(2, failure)).model("c", fails(3, failure))

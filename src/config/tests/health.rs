@@ -1,0 +1,61 @@
+//! Retries, cooldowns and background checks of direct models.
+
+use std::time::Duration;
+
+use super::*;
+use crate::limits::Cooldown;
+
+/// The direct model `a` with these fields.
+fn model(fields: &str) -> Result<Arc<DirectModel>, Problems> {
+    let provider = "providers: [{name: p, base_url: 'http://h'}]";
+    yaml(&format!("{provider}\nmodels: [{{display_name: a, provider: p, model_name: m{fields}}}]"))
+        .map(|config| Arc::clone(&config.direct_models[0]))
+}
+
+#[test]
+fn a_model_is_called_once_more_and_cools_down_unless_its_fields_say_otherwise() {
+    let seconds = Duration::from_secs;
+    let default = model("").unwrap();
+    assert_eq!((default.retries, &default.background_check), (1, &None));
+    let expected = Cooldown {
+        failures: 3.try_into().unwrap(),
+        first: seconds(30),
+        longest: seconds(600),
+        statuses: [401, 408, 429, 500, 502, 503, 504].into(),
+    };
+    assert_eq!(default.cooldown, Some(expected));
+    let fields =
+        ", retries: 0, cooldown: {failures: 1, default_seconds: 5, max_seconds: 5, trigger_statuses: [529]}";
+    let own = model(fields).unwrap();
+    let expected = Cooldown {
+        failures: 1.try_into().unwrap(),
+        first: seconds(5),
+        longest: seconds(5),
+        statuses: [529].into(),
+    };
+    assert_eq!((own.retries, &own.cooldown), (0, &Some(expected)));
+    assert_eq!(model(", cooldown: {enabled: false}").unwrap().cooldown, None);
+    let asked = model(", background_check: {interval_seconds: 7, prompt: Well?, max_tokens: 1}").unwrap();
+    let asked = asked.background_check.as_ref().unwrap();
+    assert_eq!((asked.interval, &*asked.prompt, asked.max_tokens), (seconds(7), "Well?", 1));
+}
+
+#[test]
+fn what_cannot_be_of_them_is_named() {
+    let told = |fields: &str| model(fields).unwrap_err().to_string();
+    insta::assert_snapshot!(told(
+        ", retries: 11, cooldown: {failures: 0, default_seconds: 0, trigger_statuses: [200]}, background_check: {interval_seconds: 0}"
+    ), @r"
+    models[0].background_check.interval_seconds: must be from 1 to 86400
+    models[0].cooldown.default_seconds: must be from 1 to 86400
+    models[0].cooldown.failures: must be from 1 to 1000
+    models[0].cooldown.trigger_statuses[0]: must be from 400 to 599
+    models[0].retries: must be from 0 to 10
+    ");
+    insta::assert_snapshot!(told(
+        ", cooldown: {enabled: false, default_seconds: 60, max_seconds: 59}, background_check: {}"
+    ), @r"
+    models[0].background_check: asks models that have cooled down, and `cooldown.enabled` is false
+    models[0].cooldown.max_seconds: must be at least `default_seconds`, which is 60
+    ");
+}
