@@ -142,6 +142,33 @@ impl<'a> Edit<'a> {
         self.change(name.into(), Change::Set(json.into()))
     }
 
+    /// Gives the member another name; its value keeps its bytes. Nothing changes where it is absent; where the
+    /// other name is taken, the member that has it stays and this one goes.
+    #[must_use]
+    pub fn rename(mut self, from: impl Into<Cow<'a, str>>, to: impl Into<Cow<'a, str>>) -> Self {
+        let (from, to) = (from.into(), to.into());
+        if from == to {
+            return self;
+        }
+        let changed = self.changes.iter().position(|(name, _)| *name == from);
+        let value = match changed.map(|at| self.changes.remove(at).1) {
+            Some(Change::Set(json)) => Some(json),
+            Some(Change::Remove) => None,
+            Some(Change::Wrap { .. }) | None => {
+                self.object.span(&from).map(|span| self.object.bytes.slice(span.value..span.whole.end))
+            }
+        };
+        let is_taken = match self.changes.iter().find(|(name, _)| *name == to) {
+            Some((_, change)) => !matches!(change, Change::Remove),
+            None => self.object.span(&to).is_some(),
+        };
+        let without = self.remove(from);
+        match value {
+            Some(value) if !is_taken => without.set(to, value),
+            _ => without,
+        }
+    }
+
     /// Puts JSON texts of array items (each possibly empty = none) around those of the member,
     /// which must be a non-empty array; otherwise nothing changes.
     #[must_use]
@@ -339,6 +366,18 @@ mod tests {
         let o = object("{\"\\u006dodel\":\"x\"}");
         assert_eq!(o.raw("model"), Some("\"x\""));
         assert_eq!(text(o.edit().set("model", "1")), "{\"\\u006dodel\":1}");
+    }
+
+    #[test]
+    fn a_renamed_member_keeps_its_bytes_and_yields_to_one_that_has_the_name() {
+        let o = object("{\"a\": 1e2 ,\"b\":2}");
+        assert_eq!(text(o.edit().rename("a", "c")), "{\"b\":2,\"c\":1e2}");
+        assert_eq!(text(o.edit().rename("a", "b")), "{\"b\":2}");
+        assert_eq!(text(o.edit().remove("b").rename("a", "b")), "{\"b\":1e2}");
+        assert_eq!(text(o.edit().set("a", "3").rename("a", "c")), "{\"b\":2,\"c\":3}");
+        assert_eq!(text(o.edit().set("x", "3").rename("x", "y")), "{\"a\": 1e2 ,\"b\":2,\"y\":3}");
+        assert_eq!(text(o.edit().remove("a").rename("a", "c")), "{\"b\":2}");
+        assert_eq!(text(o.edit().rename("x", "y").rename("a", "a")), "{\"a\": 1e2 ,\"b\":2}");
     }
 
     #[test]

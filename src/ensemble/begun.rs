@@ -6,10 +6,11 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use tracing::warn;
 
+use super::alias::Params;
 use super::candidate::{self, Unusable};
 use super::error::Cause;
 use super::format::Format;
-use super::member::{Heard, addressed, plain, streamed};
+use super::member::{Heard, addressed, forced, plain, streamed};
 use super::missed::Missed;
 use super::run::Run;
 use crate::chat::{Body, Completion, Edit, Event, Request, Usage};
@@ -32,7 +33,7 @@ pub(super) struct Begun {
 
 /// Asks a model that answers alone, with the caller's own request.
 pub(super) async fn alone(run: &mut Run, model: &Arc<DirectModel>) -> Result<Begun, Cause> {
-    let body = addressed_as_asked(&run.request, model).body();
+    let body = forced(addressed_as_asked(&run.request, model), model, &Params::new()).body();
     begin(run, model, body).await
 }
 

@@ -12,8 +12,8 @@ use futures_util::future::BoxFuture;
 use super::*;
 use crate::chat::{Completion, Delta, Event, Usage};
 use crate::upstream::{
-    Adapter, Call, Caller, Client, ClientSettings, Credential, DirectModel, Events, Failure, Provider,
-    ProviderError, ResponseFormat,
+    Adapter, Call, Caller, Client, ClientSettings, Credential, DirectModel, Endpoint, Events, Failure,
+    Provider, ProviderError, ResponseFormat, Rules,
 };
 
 /// A direct model whose provider's name for it is `provider/{name}`.
@@ -30,7 +30,7 @@ pub(crate) fn model(name: &str) -> Arc<DirectModel> {
         name: name.into(),
         provider: Arc::new(Provider {
             name: "somewhere".into(),
-            adapter: Adapter::OpenAi,
+            adapter: Adapter::OpenAi(Endpoint::default()),
             base_url: "http://models.internal/v1".parse().unwrap(),
             credential: Credential::None,
             client,
@@ -38,6 +38,8 @@ pub(crate) fn model(name: &str) -> Arc<DirectModel> {
         model_name: format!("provider/{name}"),
         timeout: None,
         response_format: ResponseFormat::None,
+        rules: Rules::default(),
+        max_tokens_default: 4096,
     })
 }
 

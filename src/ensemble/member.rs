@@ -12,7 +12,7 @@ use super::missed::Missed;
 use super::run::Run;
 use crate::chat::{Body, Collected, Completion, Edit, Event, Request, Usage};
 use crate::telemetry::Seat;
-use crate::upstream::{Call, Events, Failure};
+use crate::upstream::{Call, DirectModel, Events, Failure};
 
 /// What providers must not get of a caller's request unless the operator says so: it is kept,
 /// billed or meant for one model.
@@ -97,7 +97,7 @@ fn body_of(request: &Request, member: &Member, is_live: bool) -> Body {
         let message = serde_json::json!({"role": "system", "content": system});
         edit = edit.wrap("messages", Bytes::from(message.to_string()), Bytes::new());
     }
-    forced(edit, &member.params).body()
+    forced(edit, &member.model, &member.params).body()
 }
 
 /// The caller's request for another model, without what providers must not get.
@@ -116,7 +116,11 @@ pub(super) fn streamed(edit: Edit<'_>) -> Edit<'_> {
     edit.set("stream_options", r#"{"include_usage":true}"#)
 }
 
-/// With the fields that the operator forces.
-pub(super) fn forced<'a>(edit: Edit<'a>, params: &Params) -> Edit<'a> {
-    params.iter().fold(edit, |edit, (name, json)| edit.set(name.clone(), json.clone()))
+/// As the operator has it: by the model's own rules, and then with the fields that the seat forces. These are
+/// called what the model calls them, too.
+pub(super) fn forced<'a>(edit: Edit<'a>, model: &'a DirectModel, params: &Params) -> Edit<'a> {
+    let rules = &model.rules;
+    params
+        .iter()
+        .fold(rules.apply(edit), |edit, (name, json)| edit.set(rules.name_of(name).to_owned(), json.clone()))
 }

@@ -9,8 +9,7 @@ use futures_util::{StreamExt, TryFutureExt};
 use http::HeaderValue;
 use tokio::time::Instant;
 
-use super::adapter::openai;
-use super::{Adapter, DirectModel, Failure};
+use super::{DirectModel, Failure, adapter};
 use crate::chat::{Body, Event};
 
 /// One call of a direct model.
@@ -57,10 +56,7 @@ pub struct HttpCaller;
 impl Caller for HttpCaller {
     fn call(&self, call: Call) -> BoxFuture<'static, Result<Events, Failure>> {
         let deadline = call.model.timeout.map(|timeout| Instant::now() + timeout);
-        let attempt = match call.model.provider.adapter {
-            Adapter::OpenAi => openai::call(call),
-        };
-        Box::pin(bound(attempt, deadline))
+        Box::pin(bound(adapter::call(call), deadline))
     }
 }
 

@@ -5,8 +5,10 @@ mod caller;
 mod client;
 mod failure;
 mod model;
+mod rules;
 
 pub use caller::{Call, Caller, Events, HttpCaller, Passed, bound};
 pub use client::{Client, ClientSettings};
 pub use failure::{Failure, ProviderError};
-pub use model::{Adapter, Credential, DirectModel, Provider, ResponseFormat};
+pub use model::{Adapter, Credential, DirectModel, Endpoint, Provider, ResponseFormat};
+pub use rules::{Rules, Unsupported};

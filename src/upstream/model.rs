@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Uri};
+use http::{HeaderName, HeaderValue, Uri};
+
+use super::rules::Rules;
 
 /// Where direct models live: an endpoint, its wire format and the credentials for it.
 pub struct Provider {
@@ -21,19 +23,39 @@ pub struct Provider {
 }
 
 /// The wire format of a provider.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Adapter {
     /// OpenAI chat completions and everything compatible.
-    OpenAi,
+    OpenAi(Endpoint),
+}
+
+/// Where chat completions are below a base URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The path, from its first slash; `{model}` stands for the model's name.
+    pub path: Box<str>,
+    /// The query, without its question mark.
+    pub query: Option<Box<str>>,
+}
+
+impl Default for Endpoint {
+    fn default() -> Self {
+        Self { path: "/chat/completions".into(), query: None }
+    }
 }
 
 /// How calls to a provider authenticate.
 #[derive(Clone)]
 pub enum Credential {
-    /// No `authorization` header.
+    /// Not at all.
     None,
-    /// A fixed `authorization` value, marked sensitive so that no log shows it.
-    Fixed(HeaderValue),
+    /// By a header of the provider's own.
+    Fixed {
+        /// Its name, like `authorization`.
+        name: HeaderName,
+        /// Its value, marked sensitive so that no log shows it.
+        value: HeaderValue,
+    },
     /// The caller's own `authorization` header travels on.
     Passthrough,
 }
@@ -42,7 +64,10 @@ impl Credential {
     /// The key of its own, to be kept out of what callers read.
     pub fn key(&self) -> Option<&str> {
         match self {
-            Self::Fixed(value) => value.to_str().ok()?.strip_prefix("Bearer "),
+            Self::Fixed { value, .. } => {
+                let value = value.to_str().ok()?;
+                Some(value.strip_prefix("Bearer ").unwrap_or(value))
+            }
             Self::None | Self::Passthrough => None,
         }
     }
@@ -60,6 +85,10 @@ pub struct DirectModel {
     pub timeout: Option<Duration>,
     /// The strictest `response_format` that it takes.
     pub response_format: ResponseFormat,
+    /// What the operator changes of every request to it.
+    pub rules: Rules,
+    /// The `max_tokens` of a request that names none, where the wire format must have one.
+    pub max_tokens_default: u64,
 }
 
 /// The strictest `response_format` that a model takes.

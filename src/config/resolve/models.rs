@@ -9,7 +9,7 @@ use super::provider::Providers;
 use crate::config::interpolate::Written;
 use crate::config::problem::{Path, Report, did_you_mean};
 use crate::config::schema::{self, File};
-use crate::upstream::{DirectModel, ResponseFormat};
+use crate::upstream::{DirectModel, ResponseFormat, Rules};
 
 /// What a name in `models` stands for.
 enum Named {
@@ -101,6 +101,8 @@ impl<'a> Resolver<'a> {
                 schema::ResponseFormat::JsonObject => ResponseFormat::JsonObject,
                 schema::ResponseFormat::JsonSchema => ResponseFormat::JsonSchema,
             },
+            rules: Rules::default(),
+            max_tokens_default: 4096,
         }))
     }
 

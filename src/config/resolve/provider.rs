@@ -5,6 +5,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::AUTHORIZATION;
 use http::{HeaderValue, Uri};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -13,7 +14,7 @@ use super::bound;
 use crate::config::interpolate::Written;
 use crate::config::problem::{Path, Report};
 use crate::config::schema::{self, File};
-use crate::upstream::{Adapter, Client, ClientSettings, Credential, Provider};
+use crate::upstream::{Adapter, Client, ClientSettings, Credential, Endpoint, Provider};
 
 /// The `api_key` that sends the caller's own `authorization` on.
 const PASSTHROUGH: &str = "passthrough";
@@ -53,7 +54,7 @@ impl Reader<'_> {
         Some(Provider {
             name: self.provider.name.as_str().into(),
             adapter: match self.provider.adapter {
-                schema::Adapter::OpenAi => Adapter::OpenAi,
+                schema::Adapter::OpenAi => Adapter::OpenAi(Endpoint::default()),
             },
             base_url: base_url?,
             credential: credential?,
@@ -103,7 +104,7 @@ impl Reader<'_> {
         match HeaderValue::try_from(format!("Bearer {}", key.expose())) {
             Ok(mut value) => {
                 value.set_sensitive(true);
-                Some(Credential::Fixed(value))
+                Some(Credential::Fixed { name: AUTHORIZATION, value })
             }
             Err(_) => {
                 report.add(path, "the key holds a character that no header may hold");

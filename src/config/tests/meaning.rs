@@ -171,7 +171,7 @@ fn a_key_is_given_read_passed_through_or_absent() {
         config.direct_models[0].provider.credential.clone()
     };
     let fixed = |fields: &str| match credential(fields) {
-        Credential::Fixed(value) => {
+        Credential::Fixed { value, .. } => {
             assert!(value.is_sensitive());
             value.to_str().unwrap().to_owned()
         }

@@ -50,6 +50,6 @@ async fn ask_one(
     params: &Params,
 ) -> Result<Begun, Cause> {
     let edit = addressed_as_asked(&run.request, model).wrap("messages", Bytes::new(), message.clone());
-    let body = forced(edit, params).body();
+    let body = forced(edit, model, params).body();
     begin(run, model, body).await
 }

@@ -191,7 +191,7 @@ fn body(run: &Run, form: Form, question: &Question<'_>, model: &DirectModel, mes
     }
     let name = Value::from(&*model.model_name).to_string();
     let edit = edit.set("model", name).wrap("messages", Bytes::new(), message.clone());
-    forced(edit, &question.judge.params).body()
+    forced(edit, model, &question.judge.params).body()
 }
 
 fn labels(count: usize) -> Vec<String> {

@@ -1,3 +1,82 @@
-//! The wire formats that providers speak.
+//! The wire formats that providers speak: each puts a chat-completions request in its own words, and its
+//! answer in those of chat completions.
 
-pub(super) mod openai;
+mod asked;
+mod openai;
+mod told;
+mod wire;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Uri};
+
+use super::{Adapter, Call, Events, Failure, ProviderError};
+use crate::chat::{Body, Event};
+
+/// A request in a provider's words.
+struct Spoken {
+    uri: Uri,
+    /// Headers of the format's own.
+    headers: Vec<(HeaderName, HeaderValue)>,
+    body: Body,
+    listener: Listener,
+}
+
+/// Reads one answer in the words of the provider that gives it. It is read whole, or event by event.
+enum Listener {
+    OpenAi(openai::Listener),
+}
+
+/// How far a streamed answer has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The message goes on.
+    Speaking,
+    /// The message has ended; its usage may still follow.
+    Finished,
+    /// Nothing more follows.
+    Done,
+}
+
+/// Makes one call.
+pub(super) async fn call(call: Call) -> Result<Events, Failure> {
+    let spoken = match &call.model.provider.adapter {
+        Adapter::OpenAi(endpoint) => openai::speak(&call, endpoint)?,
+    };
+    wire::ask(&call, spoken).await
+}
+
+impl Listener {
+    /// What a whole answer says.
+    fn whole(&mut self, body: &Bytes) -> Result<Vec<Event>, Failure> {
+        match self {
+            Self::OpenAi(_) => openai::whole(body),
+        }
+    }
+
+    /// What the data of one event of a stream says.
+    fn hear(&mut self, data: &Bytes) -> Result<Vec<Event>, Failure> {
+        match self {
+            Self::OpenAi(listener) => listener.hear(data),
+        }
+    }
+
+    /// What is left to say when a stream's body has ended; one that had more to say is incomplete.
+    fn end(&mut self) -> Result<Vec<Event>, Failure> {
+        match self {
+            Self::OpenAi(listener) => listener.end(),
+        }
+    }
+
+    fn stage(&self) -> Stage {
+        match self {
+            Self::OpenAi(listener) => listener.stage(),
+        }
+    }
+
+    /// What a provider says about a request that it refuses.
+    fn error(&self, body: &[u8]) -> Option<ProviderError> {
+        match self {
+            Self::OpenAi(_) => openai::error(body),
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! What is the same for all wire formats: headers, credentials, statuses, and the reading of bodies.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt, stream};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+
+use super::super::client::Reader;
+use super::super::{Call, Credential, Events, Failure, Provider};
+use super::{Listener, Spoken, Stage};
+use crate::chat::{Body, sse};
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("consort/", env!("CARGO_PKG_VERSION")));
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+/// OpenAI's finer `retry-after`.
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+/// How long the usage of a message that has ended is waited for.
+const AFTER_FINISH: Duration = Duration::from_secs(2);
+/// An error's text is read up to here; what is longer tells a caller nothing more.
+const MAX_ERROR_BYTES: usize = 64 << 10;
+
+/// Sends a request and reads its answer.
+pub(super) async fn ask(call: &Call, spoken: Spoken) -> Result<Events, Failure> {
+    let provider = &call.model.provider;
+    let Spoken { uri, headers, body, mut listener } = spoken;
+    let mut request = request(call, provider, uri, body);
+    request.headers_mut().extend(headers);
+    let response = provider.client.send(request).await?;
+    let (head, reader) = response.into_parts();
+    if !head.status.is_success() {
+        let body = beginning(reader).await;
+        let error = listener.error(&body);
+        return Err(Failure::Status { status: head.status, error, retry_after: retry_after(&head.headers) });
+    }
+    // A provider that cannot stream answers in one piece; that is an answer, too.
+    if call.stream && is_event_stream(&head.headers) {
+        return Ok(streamed(reader, provider.client.max_response_bytes(), listener));
+    }
+    let events = listener.whole(&reader.collect().await?)?;
+    Ok(stream::iter(events.into_iter().map(Ok)).boxed())
+}
+
+/// `path` and `query` below a base URL.
+pub(super) fn endpoint(base: &Uri, path: &str, query: Option<&str>) -> Result<Uri, Failure> {
+    let read = || {
+        let mut parts = base.clone().into_parts();
+        let (base, mark, query) =
+            (base.path().trim_end_matches('/'), if query.is_some() { "?" } else { "" }, query.unwrap_or(""));
+        parts.path_and_query = Some(format!("{base}{path}{mark}{query}").parse()?);
+        Ok::<_, http::Error>(Uri::from_parts(parts)?)
+    };
+    read().map_err(|e| Failure::Connect(e.into()))
+}
+
+/// A model's name as a segment of a path.
+pub(super) fn segment(name: &str) -> String {
+    let mut segment = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' => {
+                segment.push(byte.into());
+            }
+            byte => segment.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    segment
+}
+
+fn request(call: &Call, provider: &Provider, uri: Uri, body: Body) -> Request<Body> {
+    let mut request = Request::new(body);
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = uri;
+    let headers = request.headers_mut();
+    headers.insert(CONTENT_TYPE, JSON);
+    headers.insert(ACCEPT, if call.stream { EVENT_STREAM } else { JSON });
+    headers.insert(USER_AGENT, AGENT);
+    let credential = match &provider.credential {
+        Credential::None => None,
+        Credential::Fixed { name, value } => Some((name.clone(), value)),
+        Credential::Passthrough => call.passed.authorization.as_ref().map(|value| (AUTHORIZATION, value)),
+    };
+    let passed = [
+        (REQUEST_ID, call.passed.request_id.as_ref()),
+        (TRACEPARENT, call.passed.traceparent.as_ref()),
+        (TRACESTATE, call.passed.tracestate.as_ref()),
+    ];
+    let passed = passed.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    for (name, value) in credential.into_iter().chain(passed) {
+        headers.insert(name, value.clone());
+    }
+    request
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    headers
+        .get(CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .is_some_and(|v| v.trim_start().to_ascii_lowercase().starts_with("text/event-stream"))
+}
+
+fn streamed(mut reader: Reader, max_event_bytes: usize, mut listener: Listener) -> Events {
+    let events = async_stream::try_stream! {
+        let mut decoder = sse::Decoder::new(max_event_bytes);
+        while let Some(piece) = next(&mut reader, listener.stage()).await? {
+            decoder.feed(&piece).map_err(|e| Failure::Unreadable(e.into()))?;
+            while let Some(data) = decoder.next_event() {
+                if listener.stage() == Stage::Done || data.trim_ascii().is_empty() {
+                    continue;
+                }
+                match listener.hear(&data) {
+                    Ok(said) => {
+                        for event in said {
+                            yield event;
+                        }
+                    }
+                    // The message is whole: what breaks now breaks nothing.
+                    Err(_) if listener.stage() != Stage::Speaking => {}
+                    Err(failure) => Err(failure)?,
+                }
+            }
+            if listener.stage() == Stage::Done {
+                break;
+            }
+        }
+        if listener.stage() == Stage::Done {
+            // The end of the body is here already, as a rule: seeing it frees the connection for reuse.
+            let _end = reader.next().now_or_never();
+        } else if let Some(data) = decoder.finish().map_err(|e| Failure::Unreadable(e.into()))? {
+            // The last event may lack its closing blank line; one cut in the middle is none.
+            for event in listener.hear(&data).unwrap_or_default() {
+                yield event;
+            }
+        }
+        for event in listener.end()? {
+            yield event;
+        }
+    };
+    events.boxed()
+}
+
+/// The next piece of a stream. Once its message has ended only its usage may still come: it is waited
+/// for a little, and what breaks then breaks nothing.
+async fn next(reader: &mut Reader, stage: Stage) -> Result<Option<Bytes>, Failure> {
+    if stage == Stage::Speaking {
+        reader.next().await
+    } else {
+        Ok(tokio::time::timeout(AFTER_FINISH, reader.next()).await.ok().and_then(Result::ok).flatten())
+    }
+}
+
+/// As much of a refusal's body as tells something.
+async fn beginning(mut reader: Reader) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Ok(Some(piece)) = reader.next().await {
+        body.extend_from_slice(&piece);
+        if body.len() > MAX_ERROR_BYTES {
+            break;
+        }
+    }
+    body
+}
+
+/// `retry-after-ms`, or `retry-after` in seconds. Its date form is not used by LLM providers.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let number = |name| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
+    let seconds = number(RETRY_AFTER_MS).map(|ms| ms / 1000.0).or_else(|| number(RETRY_AFTER))?;
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_endpoint_is_below_the_base_url() {
+        for (base, path, query, expected) in [
+            (
+                "https://api.openai.com/v1",
+                "/chat/completions",
+                None,
+                "https://api.openai.com/v1/chat/completions",
+            ),
+            (
+                "http://127.0.0.1:8000/v1/",
+                "/chat/completions",
+                None,
+                "http://127.0.0.1:8000/v1/chat/completions",
+            ),
+            ("http://h", "/messages", Some("a=b"), "http://h/messages?a=b"),
+        ] {
+            assert_eq!(endpoint(&base.parse().unwrap(), path, query).unwrap(), expected);
+        }
+        assert_eq!(segment("org/my model:1"), "org%2Fmy%20model:1");
+    }
+
+    #[test]
+    fn retry_after_is_read_in_both_units() {
+        let headers = |pairs: &[(&'static str, &str)]| {
+            pairs.iter().map(|(n, v)| (HeaderName::from_static(n), v.parse().unwrap())).collect::<HeaderMap>()
+        };
+        assert_eq!(retry_after(&headers(&[("retry-after", "2")])), Some(Duration::from_secs(2)));
+        let both = headers(&[("retry-after", "2"), ("retry-after-ms", "250")]);
+        assert_eq!(retry_after(&both), Some(Duration::from_millis(250)));
+        for bad in ["-1", "soon", "1e400", "NaN"] {
+            assert_eq!(retry_after(&headers(&[("retry-after", bad)])), None, "{bad}");
+        }
+    }
+}
