@@ -27,6 +27,8 @@ pub struct Provider {
 pub enum Adapter {
     /// OpenAI chat completions and everything compatible.
     OpenAi(Endpoint),
+    /// Gemini's `generateContent`.
+    Gemini,
 }
 
 /// Where chat completions are below a base URL.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::AUTHORIZATION;
-use http::{HeaderValue, Uri};
+use http::{HeaderName, HeaderValue, Uri};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
@@ -18,6 +18,9 @@ use crate::upstream::{Adapter, Client, ClientSettings, Credential, Endpoint, Pro
 
 /// The `api_key` that sends the caller's own `authorization` on.
 const PASSTHROUGH: &str = "passthrough";
+
+/// The header that Google's APIs take a key in.
+const GOOGLE_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
 
 /// The providers by name; one with a problem is there, without a value.
 pub(super) type Providers<'a> = HashMap<&'a str, Option<Arc<Provider>>>;
@@ -55,6 +58,7 @@ impl Reader<'_> {
             name: self.provider.name.as_str().into(),
             adapter: match self.provider.adapter {
                 schema::Adapter::OpenAi => Adapter::OpenAi(Endpoint::default()),
+                schema::Adapter::Gemini => Adapter::Gemini,
             },
             base_url: base_url?,
             credential: credential?,
@@ -87,6 +91,11 @@ impl Reader<'_> {
                 return None;
             }
             (Some(key), None) if key.expose() == PASSTHROUGH => {
+                if matches!(self.provider.adapter, schema::Adapter::Gemini) {
+                    let what = "cannot be passthrough: a caller's `authorization` is no key of Gemini's";
+                    report.add(self.path.key("api_key"), what);
+                    return None;
+                }
                 return Some(Credential::Passthrough);
             }
             (Some(key), None) => (self.path.key("api_key"), key.clone()),
@@ -101,10 +110,14 @@ impl Reader<'_> {
             report.add(path, "the key is empty, or no text");
             return None;
         }
-        match HeaderValue::try_from(format!("Bearer {}", key.expose())) {
+        let (name, value) = match self.provider.adapter {
+            schema::Adapter::OpenAi => (AUTHORIZATION, format!("Bearer {}", key.expose())),
+            schema::Adapter::Gemini => (GOOGLE_KEY, key.expose().to_owned()),
+        };
+        match HeaderValue::try_from(value) {
             Ok(mut value) => {
                 value.set_sensitive(true);
-                Some(Credential::Fixed { name: AUTHORIZATION, value })
+                Some(Credential::Fixed { name, value })
             }
             Err(_) => {
                 report.add(path, "the key holds a character that no header may hold");

@@ -19,7 +19,7 @@ pub struct Provider {
     /// Scheme, authority and path prefix, like `https://api.openai.com/v1`.
     #[schemars(length(min = 1))]
     pub base_url: String,
-    /// The key sent as `authorization: Bearer …`, best taken from the environment as `${VAR}`; the
+    /// The key sent as `authorization: Bearer …` (to Gemini as `x-goog-api-key`), best taken from the environment as `${VAR}`; the
     /// word `passthrough` sends the caller's own `authorization` on. Without this and
     /// `api_key_file`, calls are not authenticated.
     pub api_key: Option<Secret>,
@@ -64,4 +64,6 @@ pub enum Adapter {
     #[default]
     #[serde(rename = "openai")]
     OpenAi,
+    /// Gemini's `generateContent`, below a base URL like `https://generativelanguage.googleapis.com/v1beta`.
+    Gemini,
 }

@@ -2,12 +2,15 @@
 //! answer in those of chat completions.
 
 mod asked;
+mod gemini;
 mod openai;
 mod told;
 mod wire;
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Uri};
+use http::{HeaderName, HeaderValue, StatusCode, Uri};
 
 use super::{Adapter, Call, Events, Failure, ProviderError};
 use crate::chat::{Body, Event};
@@ -24,6 +27,18 @@ struct Spoken {
 /// Reads one answer in the words of the provider that gives it. It is read whole, or event by event.
 enum Listener {
     OpenAi(openai::Listener),
+    Gemini(gemini::Listener),
+}
+
+/// What a provider says about a request that it refuses.
+#[derive(Debug, PartialEq)]
+struct Refusal {
+    /// The status that tells whose fault it is.
+    status: StatusCode,
+    /// The error, when it could be read.
+    error: Option<ProviderError>,
+    /// When to come back, when the body says so.
+    retry_after: Option<Duration>,
 }
 
 /// How far a streamed answer has come.
@@ -41,6 +56,7 @@ enum Stage {
 pub(super) async fn call(call: Call) -> Result<Events, Failure> {
     let spoken = match &call.model.provider.adapter {
         Adapter::OpenAi(endpoint) => openai::speak(&call, endpoint)?,
+        Adapter::Gemini => gemini::speak(&call)?,
     };
     wire::ask(&call, spoken).await
 }
@@ -50,6 +66,7 @@ impl Listener {
     fn whole(&mut self, body: &Bytes) -> Result<Vec<Event>, Failure> {
         match self {
             Self::OpenAi(_) => openai::whole(body),
+            Self::Gemini(listener) => listener.whole(body),
         }
     }
 
@@ -57,6 +74,7 @@ impl Listener {
     fn hear(&mut self, data: &Bytes) -> Result<Vec<Event>, Failure> {
         match self {
             Self::OpenAi(listener) => listener.hear(data),
+            Self::Gemini(listener) => listener.hear(data),
         }
     }
 
@@ -64,19 +82,23 @@ impl Listener {
     fn end(&mut self) -> Result<Vec<Event>, Failure> {
         match self {
             Self::OpenAi(listener) => listener.end(),
+            Self::Gemini(listener) => listener.end(),
         }
     }
 
     fn stage(&self) -> Stage {
         match self {
             Self::OpenAi(listener) => listener.stage(),
+            Self::Gemini(listener) => listener.stage(),
         }
     }
 
     /// What a provider says about a request that it refuses.
-    fn error(&self, body: &[u8]) -> Option<ProviderError> {
-        match self {
+    fn refusal(&self, status: StatusCode, body: &[u8]) -> Refusal {
+        let error = match self {
             Self::OpenAi(_) => openai::error(body),
-        }
+            Self::Gemini(_) => return gemini::refusal(status, body),
+        };
+        Refusal { status, error, retry_after: None }
     }
 }

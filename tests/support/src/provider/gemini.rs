@@ -51,7 +51,10 @@ pub(super) fn head(method: &Method, headers: &HeaderMap, key: Option<&str>) -> R
     }
     let given = headers.get("x-goog-api-key").and_then(|value| value.to_str().ok());
     if key.is_some() && given != key {
-        return Err(Violation::new(StatusCode::BAD_REQUEST, "API key not valid. Please pass a valid API key."));
+        return Err(Violation::new(
+            StatusCode::BAD_REQUEST,
+            "API key not valid. Please pass a valid API key.",
+        ));
     }
     if headers.contains_key(AUTHORIZATION) {
         return Err(Violation::new(StatusCode::UNAUTHORIZED, "a key goes into x-goog-api-key alone"));
@@ -65,7 +68,15 @@ const KNOWN: [(&str, &[&str]); 9] = [
     ("content", &["role", "parts"]),
     (
         "part",
-        &["text", "thought", "thoughtSignature", "inlineData", "fileData", "functionCall", "functionResponse"],
+        &[
+            "text",
+            "thought",
+            "thoughtSignature",
+            "inlineData",
+            "fileData",
+            "functionCall",
+            "functionResponse",
+        ],
     ),
     ("inlineData", &["mimeType", "data"]),
     ("fileData", &["mimeType", "fileUri"]),
@@ -187,7 +198,8 @@ fn turns(model: &str, contents: &[Value]) -> Result<(), Violation> {
         let of = |kind: &str| -> Vec<&Value> { parts.iter().filter_map(|part| part.get(kind)).collect() };
         let (calls, responses) = (of("functionCall"), of("functionResponse"));
         let names = |of: &[&Value]| {
-            let mut names: Vec<String> = of.iter().map(|one| format!("{} {}", one["name"], one["id"])).collect();
+            let mut names: Vec<String> =
+                of.iter().map(|one| format!("{} {}", one["name"], one["id"])).collect();
             names.sort();
             names
         };
@@ -380,7 +392,10 @@ mod tests {
     fn paths_are_those_of_the_api() {
         let route_of = |path| route(path).map(|route| (route.model, route.stream));
         assert_eq!(route_of("/v1beta/models/gemini-x:generateContent"), Some(("gemini-x", false)));
-        assert_eq!(route_of("/v1beta/models/gemini-x:streamGenerateContent?alt=sse"), Some(("gemini-x", true)));
+        assert_eq!(
+            route_of("/v1beta/models/gemini-x:streamGenerateContent?alt=sse"),
+            Some(("gemini-x", true))
+        );
         for path in ["/v1beta/models/x:streamGenerateContent", "/v1beta/models/x", "/v1/chat/completions"] {
             assert_eq!(route_of(path), None, "{path}");
         }
@@ -396,7 +411,8 @@ mod tests {
             {"role": "user", "parts": [response, {"text": "and?"}]},
         ]);
         let config = json!({"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["f"]}});
-        let tools = json!([{"functionDeclarations": [{"name": "f", "parametersJsonSchema": {"type": "object"}}]}]);
+        let tools =
+            json!([{"functionDeclarations": [{"name": "f", "parametersJsonSchema": {"type": "object"}}]}]);
         let more = json!({"contents": contents, "tools": tools, "toolConfig": config,
             "generationConfig": {"responseMimeType": "application/json", "responseJsonSchema": {}}});
         assert_eq!(verdict("gemini-3-x", more), "ok");
@@ -419,7 +435,10 @@ mod tests {
             (json!({"contents": [turn("user", json!({"inlineData": {"data": "x"}}))]}), "no part"),
             (json!({"contents": [user, turn("model", call.clone()), user]}), "thought_signature"),
             (json!({"contents": [user, turn("model", signed.clone()), user]}), "function responses"),
-            (json!({"contents": [user, turn("model", signed), turn("user", response)]}), "function responses"),
+            (
+                json!({"contents": [user, turn("model", signed), turn("user", response)]}),
+                "function responses",
+            ),
             (json!({"systemInstruction": {"parts": []}}), "must have parts"),
             (json!({"tools": [{"functionDeclarations": [{"name": "f g"}]}]}), "Invalid function name"),
             (json!({"tools": [{"functionDeclarations": [{"name": "f", "strict": true}]}]}), "Unknown name"),
@@ -427,7 +446,10 @@ mod tests {
             (json!({"generationConfig": {"responseJsonSchema": {}}}), "responseMimeType"),
             (json!({"generationConfig": {"max_tokens": 1}}), "Unknown name"),
             (json!({"generationConfig": {"temperature": 2.5}}), "temperature"),
-            (json!({"generationConfig": {"thinkingConfig": {"thinkingBudget": 1, "thinkingLevel": "LOW"}}}), "only one"),
+            (
+                json!({"generationConfig": {"thinkingConfig": {"thinkingBudget": 1, "thinkingLevel": "LOW"}}}),
+                "only one",
+            ),
         ] {
             let verdict = verdict("gemini-3-x", more.clone());
             assert!(verdict.contains(told), "{more}: {verdict}");
