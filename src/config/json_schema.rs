@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 
 use super::schema::File;
 
-/// Request fields that Consort itself decides, and so no `params` may set.
-const OURS: [(&str, &str); 5] = [
+/// Request fields that Consort itself decides, and so no `params` may set and no `request` may touch.
+pub(super) const OURS: [(&str, &str); 5] = [
     ("model", "is what `model` beside `params` says"),
     ("messages", "is the caller's conversation"),
     ("stream", "is Consort's to decide"),
@@ -44,6 +44,8 @@ pub(super) fn direct_or_ensemble(schema: &mut Schema) {
             "model_name": forbidden(why),
             "timeout": forbidden(why),
             "response_format": forbidden(why),
+            "request": forbidden(why),
+            "max_tokens_default": forbidden(why),
         }}),
     );
     schema.insert("else".to_owned(), json!({ "required": ["provider", "model_name"] }));

@@ -27,6 +27,8 @@ pub struct Provider {
 pub enum Adapter {
     /// OpenAI chat completions and everything compatible.
     OpenAi(Endpoint),
+    /// Anthropic's Messages.
+    Anthropic,
     /// Gemini's `generateContent`.
     Gemini,
 }

@@ -15,6 +15,7 @@ mod envoy;
 mod errors;
 mod faults;
 mod fidelity;
+mod gemini;
 mod house;
 mod main_job;
 mod overrides;

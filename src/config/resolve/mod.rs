@@ -7,6 +7,7 @@ mod models;
 mod overrides;
 mod panel;
 mod provider;
+mod request;
 mod rules;
 mod strategy;
 

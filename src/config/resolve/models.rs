@@ -9,7 +9,7 @@ use super::provider::Providers;
 use crate::config::interpolate::Written;
 use crate::config::problem::{Path, Report, did_you_mean};
 use crate::config::schema::{self, File};
-use crate::upstream::{DirectModel, ResponseFormat, Rules};
+use crate::upstream::{DirectModel, ResponseFormat};
 
 /// What a name in `models` stands for.
 enum Named {
@@ -18,6 +18,8 @@ enum Named {
     Ensemble,
 }
 
+/// The bound on an answer, in tokens, where there has to be one and nobody said it.
+const MAX_TOKENS: u64 = 4096;
 /// How long a model's name may be, in bytes: it goes out in a header.
 const MAX_NAME: usize = 256;
 
@@ -91,6 +93,13 @@ impl<'a> Resolver<'a> {
             let known = literal(names.enumerate(), &list, "name", self.written);
             self.unknown(path.key("provider"), "provider", provider, &known);
         }
+        let written = self.file.providers.iter().find(|known| known.name == provider);
+        let rules =
+            self.request(&model.request, written.and_then(|known| known.preset), &path.key("request"));
+        let is_for_anthropic = written.is_some_and(|known| known.adapter == schema::Adapter::Anthropic);
+        if model.max_tokens_default.is_some() && written.is_some() && !is_for_anthropic {
+            self.report.add(path.key("max_tokens_default"), "is for models of `adapter: anthropic`");
+        }
         Some(Arc::new(DirectModel {
             name: model.display_name.as_str().into(),
             provider: found?.clone()?,
@@ -101,8 +110,8 @@ impl<'a> Resolver<'a> {
                 schema::ResponseFormat::JsonObject => ResponseFormat::JsonObject,
                 schema::ResponseFormat::JsonSchema => ResponseFormat::JsonSchema,
             },
-            rules: Rules::default(),
-            max_tokens_default: 4096,
+            rules,
+            max_tokens_default: model.max_tokens_default.unwrap_or(MAX_TOKENS),
         }))
     }
 

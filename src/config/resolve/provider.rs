@@ -13,14 +13,11 @@ use rustls::pki_types::pem::PemObject;
 use super::bound;
 use crate::config::interpolate::Written;
 use crate::config::problem::{Path, Report};
-use crate::config::schema::{self, File};
+use crate::config::schema::{self, File, Preset};
 use crate::upstream::{Adapter, Client, ClientSettings, Credential, Endpoint, Provider};
 
 /// The `api_key` that sends the caller's own `authorization` on.
 const PASSTHROUGH: &str = "passthrough";
-
-/// The header that Google's APIs take a key in.
-const GOOGLE_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
 
 /// The providers by name; one with a problem is there, without a value.
 pub(super) type Providers<'a> = HashMap<&'a str, Option<Arc<Provider>>>;
@@ -52,18 +49,55 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn provider(&self, max_response_bytes: usize, report: &mut Report) -> Option<Provider> {
         let base_url = self.base_url(report);
+        let adapter = self.adapter(report);
         let credential = self.credential(report);
         let client = self.client(max_response_bytes, report);
         Some(Provider {
             name: self.provider.name.as_str().into(),
-            adapter: match self.provider.adapter {
-                schema::Adapter::OpenAi => Adapter::OpenAi(Endpoint::default()),
-                schema::Adapter::Gemini => Adapter::Gemini,
-            },
+            adapter: adapter?,
             base_url: base_url?,
             credential: credential?,
             client: client?,
         })
+    }
+
+    fn adapter(&self, report: &mut Report) -> Option<Adapter> {
+        let schema::Provider { adapter, preset, api_version, base_url, .. } = self.provider;
+        let is_dated = matches!(preset, Some(Preset::Azure | Preset::AzureDeployment));
+        if *adapter != schema::Adapter::OpenAi && preset.is_some() {
+            report.add(self.path.key("preset"), "is for `adapter: openai`");
+            return None;
+        }
+        if api_version.is_some() && !is_dated {
+            report.add(self.path.key("api_version"), "is for `preset: azure_deployment` or `azure`");
+            return None;
+        }
+        if api_version.is_none() && *preset == Some(Preset::AzureDeployment) {
+            report.add(self.path.key("api_version"), "is required by `preset: azure_deployment`");
+            return None;
+        }
+        if api_version.as_deref().is_some_and(|version| !version.bytes().all(is_plain)) {
+            report.add(self.path.key("api_version"), "must be of letters, digits, dots and dashes");
+            return None;
+        }
+        Some(match adapter {
+            schema::Adapter::OpenAi => Adapter::OpenAi(Endpoint {
+                path: preset.map_or_else(|| Endpoint::default().path, |preset| path_of(preset, base_url)),
+                query: api_version.as_ref().map(|version| format!("api-version={version}").into()),
+            }),
+            schema::Adapter::Anthropic => Adapter::Anthropic,
+            schema::Adapter::Gemini => Adapter::Gemini,
+        })
+    }
+
+    /// The header that carries a key, and what stands before the key in it.
+    fn header(&self) -> (HeaderName, &'static str) {
+        match (self.provider.adapter, self.provider.preset) {
+            (schema::Adapter::Anthropic, _) => (HeaderName::from_static("x-api-key"), ""),
+            (schema::Adapter::Gemini, _) => (HeaderName::from_static("x-goog-api-key"), ""),
+            (_, Some(Preset::Azure | Preset::AzureDeployment)) => (HeaderName::from_static("api-key"), ""),
+            (schema::Adapter::OpenAi, _) => (AUTHORIZATION, "Bearer "),
+        }
     }
 
     fn base_url(&self, report: &mut Report) -> Option<Uri> {
@@ -91,12 +125,7 @@ impl Reader<'_> {
                 return None;
             }
             (Some(key), None) if key.expose() == PASSTHROUGH => {
-                if matches!(self.provider.adapter, schema::Adapter::Gemini) {
-                    let what = "cannot be passthrough: a caller's `authorization` is no key of Gemini's";
-                    report.add(self.path.key("api_key"), what);
-                    return None;
-                }
-                return Some(Credential::Passthrough);
+                return self.passthrough(report);
             }
             (Some(key), None) => (self.path.key("api_key"), key.clone()),
             (None, Some(file)) => {
@@ -110,11 +139,8 @@ impl Reader<'_> {
             report.add(path, "the key is empty, or no text");
             return None;
         }
-        let (name, value) = match self.provider.adapter {
-            schema::Adapter::OpenAi => (AUTHORIZATION, format!("Bearer {}", key.expose())),
-            schema::Adapter::Gemini => (GOOGLE_KEY, key.expose().to_owned()),
-        };
-        match HeaderValue::try_from(value) {
+        let (name, scheme) = self.header();
+        match HeaderValue::try_from(format!("{scheme}{}", key.expose())) {
             Ok(mut value) => {
                 value.set_sensitive(true);
                 Some(Credential::Fixed { name, value })
@@ -124,6 +150,15 @@ impl Reader<'_> {
                 None
             }
         }
+    }
+
+    fn passthrough(&self, report: &mut Report) -> Option<Credential> {
+        if self.provider.adapter == schema::Adapter::OpenAi {
+            return Some(Credential::Passthrough);
+        }
+        let what = "cannot be `passthrough` here: callers send `authorization`, and this adapter's providers read another header";
+        report.add(self.path.key("api_key"), what);
+        None
     }
 
     fn client(&self, max_response_bytes: usize, report: &mut Report) -> Option<Client> {
@@ -168,4 +203,21 @@ impl Reader<'_> {
             })
             .ok()
     }
+}
+
+/// Where a server has its chat completions, below this base URL; a prefix that the URL already ends in is not
+/// repeated.
+fn path_of(preset: Preset, base_url: &str) -> Box<str> {
+    let (prefix, rest) = match preset {
+        Preset::Azure | Preset::Bedrock => ("/openai/v1", "/chat/completions"),
+        Preset::AzureDeployment => ("/openai", "/deployments/{model}/chat/completions"),
+        Preset::Gemini => ("/v1beta/openai", "/chat/completions"),
+        Preset::Ollama | Preset::Vllm | Preset::LlamaCpp => ("/v1", "/chat/completions"),
+    };
+    let prefix = if base_url.trim_end_matches('/').ends_with(prefix) { "" } else { prefix };
+    format!("{prefix}{rest}").into()
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-'
 }

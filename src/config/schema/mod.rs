@@ -26,11 +26,11 @@ pub use ensemble::{
     Cascade, Ensemble, Execution, OnJudgeFailure, OnQuorumFailure, Reasoning, SingleCandidate, Trace,
 };
 pub use judge::{Judge, Prompt, Prompts};
-pub use model::{Model, ResponseFormat};
+pub use model::{Model, ResponseFormat, Rules, Unsupported};
 pub use overrides::{AdHoc, FileOverrides, Overrides};
 pub use panel::{Member, Params};
 pub use process::{ExtProc, Limits, Log, LogFormat, LogLevel, ModeOverride, Stream};
-pub use provider::{Adapter, Provider};
+pub use provider::{Adapter, Preset, Provider};
 pub use strategy::{
     Average, AverageOf, Confidence, First, OnNoConsensus, Rank, RankMode, Require, Strategy, Vote, Weighted,
 };

@@ -1,10 +1,12 @@
 //! Direct models and ensembles, told apart.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Ensemble, MAX_MS};
-use crate::config::json_schema::direct_or_ensemble;
+use super::{Ensemble, MAX_MS, Params};
+use crate::config::json_schema::{direct_or_ensemble, without_ours};
 
 /// An alias: a direct model (`provider`, `model_name`), or an ensemble of direct models.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -25,6 +27,12 @@ pub struct Model {
     pub timeout: u64,
     /// Direct model: the strictest `response_format` that it takes. Verdicts are asked for in it.
     pub response_format: ResponseFormat,
+    /// Direct model: what is changed of every request to it, whoever asks it.
+    pub request: Rules,
+    /// Direct model of `adapter: anthropic`: the bound, in tokens, on an answer whose request has none (4096 unless
+    /// it is said here).
+    #[schemars(range(min = 1))]
+    pub max_tokens_default: Option<u64>,
     /// Makes the alias an ensemble.
     pub ensemble: Option<Ensemble>,
 }
@@ -37,9 +45,43 @@ impl Default for Model {
             model_name: None,
             timeout: 600_000,
             response_format: ResponseFormat::None,
+            request: Rules::default(),
+            max_tokens_default: None,
             ensemble: None,
         }
     }
+}
+
+/// What is changed of every request to a direct model: first `rename`, then `drop`, then `set`; a member's or a
+/// judge's own `params` come last.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rules {
+    /// Fields that are not sent.
+    pub drop: Vec<String>,
+    /// Fields that go by another name there.
+    pub rename: Renames,
+    /// Fields that are always sent like this.
+    pub set: Params,
+    /// What becomes of a field that the adapter cannot carry and that changes what is asked for.
+    pub unsupported: Unsupported,
+}
+
+/// The names of request fields, and the names that they go by elsewhere.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(transform = without_ours)]
+pub struct Renames(pub BTreeMap<String, String>);
+
+/// What becomes of a field that an adapter cannot carry.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Unsupported {
+    /// The model's call fails with a 400 that names it.
+    #[default]
+    Reject,
+    /// It is left out.
+    Drop,
 }
 
 /// The strictest `response_format` that a direct model takes.

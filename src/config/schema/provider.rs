@@ -16,11 +16,19 @@ pub struct Provider {
     pub name: String,
     /// The wire format that it speaks.
     pub adapter: Adapter,
-    /// Scheme, authority and path prefix, like `https://api.openai.com/v1`.
+    /// `adapter: openai`: which of the compatible servers it is. `base_url` is then the server's own, and where
+    /// chat completions are below it, and how a key is sent, is known.
+    pub preset: Option<Preset>,
+    /// `preset: azure_deployment`, where it is required, and `azure`: the `api-version` of the query.
+    #[schemars(length(min = 1))]
+    pub api_version: Option<String>,
+    /// Scheme, authority and path prefix, like `https://api.openai.com/v1` or
+    /// `https://api.anthropic.com/v1`.
     #[schemars(length(min = 1))]
     pub base_url: String,
-    /// The key sent as `authorization: Bearer …` (to Gemini as `x-goog-api-key`), best taken from the environment as `${VAR}`; the
-    /// word `passthrough` sends the caller's own `authorization` on. Without this and
+    /// The key, best taken from the environment as `${VAR}`. It is sent as `authorization: Bearer …`; to Azure
+    /// as `api-key`, to Anthropic as `x-api-key`, to Gemini as `x-goog-api-key`. The word `passthrough` sends
+    /// the caller's own `authorization` on, where that is what the provider reads. Without this and
     /// `api_key_file`, calls are not authenticated.
     pub api_key: Option<Secret>,
     /// A file that holds the key, like a mounted secret; a newline at its end is ignored.
@@ -45,6 +53,8 @@ impl Default for Provider {
         Self {
             name: String::new(),
             adapter: Adapter::default(),
+            preset: None,
+            api_version: None,
             base_url: String::new(),
             api_key: None,
             api_key_file: None,
@@ -57,13 +67,35 @@ impl Default for Provider {
 }
 
 /// The wire format of a provider.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Adapter {
     /// OpenAI chat completions and everything compatible.
     #[default]
     #[serde(rename = "openai")]
     OpenAi,
+    /// Anthropic's Messages.
+    Anthropic,
     /// Gemini's `generateContent`, below a base URL like `https://generativelanguage.googleapis.com/v1beta`.
     Gemini,
+}
+
+/// A server that speaks chat completions, with what is its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Preset {
+    /// Azure OpenAI's v1 API; models are called by their deployment.
+    Azure,
+    /// Azure OpenAI's dated API: the deployment, which is the `model_name`, stands in the URL.
+    AzureDeployment,
+    /// Google's compatible endpoint.
+    Gemini,
+    /// Amazon Bedrock's compatible endpoint.
+    Bedrock,
+    /// Ollama.
+    Ollama,
+    /// vLLM.
+    Vllm,
+    /// llama.cpp's server.
+    LlamaCpp,
 }

@@ -2,6 +2,7 @@
 
 mod meaning;
 mod overrides;
+mod providers;
 mod refusal;
 mod rules;
 mod source;

@@ -54,7 +54,7 @@ models:
         models[2].ensemble.min_responses: 3 is more than the panel's 2
         models[2].ensemble.panel[0].model: unknown model "gpt4-panel" (did you mean "gpt-4o-panel"?)
         models[2].ensemble.panel[1].wieght: unknown key (did you mean "weight"?)
-        providers[0].adapter: expected `openai` (did you mean "openai"?)
+        providers[0].adapter: expected `openai` or `anthropic` (did you mean "openai"?)
         providers[0].base_url: must begin with https:// or http://
         providers[1].api_key: the environment variable NO_SUCH_KEY is not set
         "#);
@@ -93,7 +93,7 @@ fn an_ensemble_and_a_direct_model_do_not_mix() {
         "{MODELS}- {{display_name: e, provider: p, model_name: m, timeout: 1, response_format: none, min_responses: 1, ensemble: {{panel: [{{model: a}}], judge: {{model: b}}}}}}
 - {{display_name: n}}"
     )), @r#"
-        models[2].min_responses: unknown key (known: display_name, provider, model_name, timeout, response_format, ensemble)
+        models[2].min_responses: unknown key (known: display_name, provider, model_name, timeout, response_format, request, max_tokens_default, ensemble)
         models[2].model_name: is a direct model's key; an ensemble has only `display_name` and `ensemble`
         models[2].provider: is a direct model's key; an ensemble has only `display_name` and `ensemble`
         models[2].response_format: is a direct model's key; an ensemble has only `display_name` and `ensemble`

@@ -1,6 +1,7 @@
 //! The wire formats that providers speak: each puts a chat-completions request in its own words, and its
 //! answer in those of chat completions.
 
+mod anthropic;
 mod asked;
 mod gemini;
 mod openai;
@@ -27,6 +28,7 @@ struct Spoken {
 /// Reads one answer in the words of the provider that gives it. It is read whole, or event by event.
 enum Listener {
     OpenAi(openai::Listener),
+    Anthropic(anthropic::Listener),
     Gemini(gemini::Listener),
 }
 
@@ -56,6 +58,7 @@ enum Stage {
 pub(super) async fn call(call: Call) -> Result<Events, Failure> {
     let spoken = match &call.model.provider.adapter {
         Adapter::OpenAi(endpoint) => openai::speak(&call, endpoint)?,
+        Adapter::Anthropic => anthropic::speak(&call)?,
         Adapter::Gemini => gemini::speak(&call)?,
     };
     wire::ask(&call, spoken).await
@@ -66,6 +69,7 @@ impl Listener {
     fn whole(&mut self, body: &Bytes) -> Result<Vec<Event>, Failure> {
         match self {
             Self::OpenAi(_) => openai::whole(body),
+            Self::Anthropic(listener) => listener.whole(body),
             Self::Gemini(listener) => listener.whole(body),
         }
     }
@@ -74,6 +78,7 @@ impl Listener {
     fn hear(&mut self, data: &Bytes) -> Result<Vec<Event>, Failure> {
         match self {
             Self::OpenAi(listener) => listener.hear(data),
+            Self::Anthropic(listener) => listener.hear(data),
             Self::Gemini(listener) => listener.hear(data),
         }
     }
@@ -82,6 +87,7 @@ impl Listener {
     fn end(&mut self) -> Result<Vec<Event>, Failure> {
         match self {
             Self::OpenAi(listener) => listener.end(),
+            Self::Anthropic(listener) => listener.end(),
             Self::Gemini(listener) => listener.end(),
         }
     }
@@ -89,6 +95,7 @@ impl Listener {
     fn stage(&self) -> Stage {
         match self {
             Self::OpenAi(listener) => listener.stage(),
+            Self::Anthropic(listener) => listener.stage(),
             Self::Gemini(listener) => listener.stage(),
         }
     }
@@ -97,6 +104,7 @@ impl Listener {
     fn refusal(&self, status: StatusCode, body: &[u8]) -> Refusal {
         let error = match self {
             Self::OpenAi(_) => openai::error(body),
+            Self::Anthropic(_) => anthropic::error(body),
             Self::Gemini(_) => return gemini::refusal(status, body),
         };
         Refusal { status, error, retry_after: None }
