@@ -97,6 +97,7 @@ fn what_does_not_belong_together_is_a_problem() {
 - {name: e, base_url: 'http://h', preset: azure, api_version: 'a&b'}
 - {name: f, base_url: 'http://h', preset: azur}
 - {name: g, base_url: 'http://h'}
+- {name: h, base_url: 'http://h', adapter: gemini, api_key: passthrough}
 models:
 - {display_name: m, provider: g, model_name: m, max_tokens_default: 5, request: {drop: [n, seed], rename: {a: model},
    set: {stream: true}, unsupported: maybe, renam: {}}}
