@@ -9,6 +9,8 @@
     reason = "a failure in a test's helper is a failed test"
 )]
 
+mod adapters;
+mod aimock;
 mod clients;
 mod controls;
 mod envoy;

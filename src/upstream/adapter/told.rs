@@ -116,7 +116,9 @@ impl Style {
     fn call(self, index: usize, mut call: Value) -> Option<Event> {
         match self {
             Self::Tools => Some(delta("tool_calls", json!([call]))),
-            Self::Functions if index == 0 => Some(delta("function_call", call["function"].take())),
+            Self::Functions if index == 0 => {
+                call.get_mut("function").map(|function| delta("function_call", function.take()))
+            }
             Self::Functions => None,
         }
     }

@@ -3,6 +3,7 @@
 //! - [`fetch`] finds Envoy, or makes one; and the official clients' environments.
 //! - [`envoy`] runs the files of `deploy/envoy/` in it.
 //! - [`provider`] is a scripted chat-completions API that is as strict as the real one, and remembers everything.
+//! - [`anthropic`] is the same for the Messages API.
 //! - [`upstream`] stands where requests for plain models go, and shows what reached it.
 //! - [`service`] runs the real `consort` program.
 //! - [`http`] is the caller, with its hands on every frame.
@@ -19,6 +20,7 @@
 
 use std::io::Write as _;
 
+pub mod anthropic;
 pub mod envoy;
 pub mod fetch;
 pub mod http;

@@ -3,9 +3,6 @@
 mod answer;
 mod request;
 mod stream;
-#[cfg(test)]
-mod tests;
-
 use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
 
@@ -91,7 +88,7 @@ impl Usage {
         };
         let (read, written) = (self.cache_read_input_tokens, self.cache_creation_input_tokens);
         Some(Cost {
-            prompt: input + read.unwrap_or_default() + written.unwrap_or_default(),
+            prompt: [read, written].into_iter().flatten().fold(input, u64::saturating_add),
             completion: output,
             cached: read,
             cache_written: written.filter(|written| *written > 0),
@@ -99,3 +96,6 @@ impl Usage {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

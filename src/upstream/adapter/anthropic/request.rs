@@ -21,7 +21,10 @@ pub(super) fn translate(
     let mut request = Map::new();
     let mut put = |name: &str, value: Value| request.insert(name.to_owned(), value);
     put("model", std::mem::take(&mut asked.model).into());
-    let goes_on_behind_tools = matches!(asked.turns.last(), Some(Turn::Tool { .. }));
+    let last_calls = asked.turns.iter().rev().find_map(|turn| match turn {
+        Turn::Assistant { calls, .. } => Some(!calls.is_empty()),
+        _ => None,
+    });
     let (mut system, messages) = conversation(std::mem::take(&mut asked.turns))?;
     if asked.form == Form::Json {
         system.push(text(JSON_ONLY));
@@ -44,10 +47,11 @@ pub(super) fn translate(
             put(name, number(value));
         }
     }
-    // What Anthropic does not allow beside thinking is said outright; how much to think is a wish.
+    // What Anthropic does not allow beside thinking is said outright; how much to think is a wish. Calls have
+    // to be shown with the thoughts that led to them, and chat completions do not carry those.
     let may_think = !owns("thinking")
         && !owns("top_k")
-        && !goes_on_behind_tools
+        && last_calls != Some(true)
         && temperature.is_none_or(|temperature| temperature == 1.0)
         && top_p.is_none_or(|top_p| top_p >= 0.95)
         && !matches!(asked.choice, Some(Choice::Required | Choice::Named(_)));
@@ -55,7 +59,7 @@ pub(super) fn translate(
     let (max_tokens, budget) = match (asked.max_tokens, budget) {
         (Some(max_tokens), Some(budget)) => (max_tokens, fitting(budget, max_tokens)),
         (Some(max_tokens), None) => (max_tokens, None),
-        (None, budget) => (max_tokens_default + budget.unwrap_or_default(), budget),
+        (None, budget) => (max_tokens_default.saturating_add(budget.unwrap_or_default()), budget),
     };
     put("max_tokens", max_tokens.into());
     if let Some(budget) = budget {

@@ -81,17 +81,14 @@ enum Block {
 }
 
 #[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(tag = "type")]
 enum Delta {
-    TextDelta {
-        text: String,
-    },
-    ThinkingDelta {
-        thinking: String,
-    },
-    InputJsonDelta {
-        partial_json: String,
-    },
+    #[serde(rename = "text_delta")]
+    Text { text: String },
+    #[serde(rename = "thinking_delta")]
+    Thinking { thinking: String },
+    #[serde(rename = "input_json_delta")]
+    InputJson { partial_json: String },
     /// A thought's signature, citations.
     #[serde(other)]
     Other,
@@ -122,9 +119,9 @@ impl Listener {
             }
             Said::ContentBlockStart { index, content_block } => self.begins(index, content_block),
             Said::ContentBlockDelta { index, delta } => match delta {
-                Delta::TextDelta { text } => told::content(&text),
-                Delta::ThinkingDelta { thinking } => told::reasoning(&thinking),
-                Delta::InputJsonDelta { partial_json } => self.goes_on(index, &partial_json),
+                Delta::Text { text } => told::content(&text),
+                Delta::Thinking { thinking } => told::reasoning(&thinking),
+                Delta::InputJson { partial_json } => self.goes_on(index, &partial_json),
                 Delta::Other => None,
             },
             Said::ContentBlockStop { index } => self.ends(index),

@@ -131,6 +131,10 @@ fn effort_is_a_budget_where_thinking_is_allowed() {
     let behind_tools = json!([{"role": "user", "content": "why?"},
         {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
         {"role": "tool", "tool_call_id": "c", "content": "7"}]);
+    let with = |more: &[Value]| json!([behind_tools.as_array().unwrap().as_slice(), more].concat());
+    let asked_on = with(&[json!({"role": "user", "content": "So?"})]);
+    let answered =
+        with(&[json!({"role": "assistant", "content": "7."}), json!({"role": "user", "content": "Sure?"})]);
     for (fields, expected) in [
         (json!({"reasoning_effort": "none"}), (None, None)),
         (json!({"reasoning_effort": "minimal"}), (None, None)),
@@ -147,6 +151,8 @@ fn effort_is_a_budget_where_thinking_is_allowed() {
         (json!({"reasoning_effort": "high", "tools": tools, "tool_choice": "required"}), (None, None)),
         (json!({"reasoning_effort": "low", "tools": tools}), (Some(1024), Some(4096 + 1024))),
         (json!({"reasoning_effort": "high", "messages": behind_tools}), (None, None)),
+        (json!({"reasoning_effort": "high", "messages": asked_on}), (None, None)),
+        (json!({"reasoning_effort": "high", "messages": answered}), (Some(16_384), Some(4096 + 16_384))),
     ] {
         assert_eq!(thinking(fields.clone()), expected, "{fields}");
     }

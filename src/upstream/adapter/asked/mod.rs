@@ -6,9 +6,6 @@
 mod messages;
 mod tools;
 
-#[cfg(test)]
-mod tests;
-
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Map, Value};
@@ -269,3 +266,6 @@ fn effort(rest: &mut Map<String, Value>) -> Result<Option<Effort>, Wrong> {
         _ => return Err(Wrong::new("reasoning_effort", "must be none, minimal, low, medium, high or xhigh")),
     }))
 }
+
+#[cfg(test)]
+mod tests;
