@@ -1,11 +1,10 @@
 //! A provider that speaks Gemini's `generateContent`, through the whole service.
 
-use bytes::Bytes;
-use consort::chat::{Chunk, Collected, Event};
 use consort_testkit::http::{self, Answer};
 use consort_testkit::provider::{Received, Reply, Usage};
 use serde_json::{Value, json};
 
+use crate::adapters;
 use crate::stack::{CHAT, KEY, Options, Stack, ms};
 
 const OLD: &str = "gemini-2.5-flash";
@@ -46,23 +45,7 @@ async fn ask(stack: &Stack, alias: &str, fields: Value) -> Answer {
 
 /// What an answer says, whether it came whole or streamed; ids of calls are the provider's own affair.
 fn said(answer: &Answer) -> Value {
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    let mut said = if answer.header("content-type").starts_with("application/json") {
-        let whole: Value = serde_json::from_str(&answer.text()).unwrap();
-        let choice = &whole["choices"][0];
-        json!({"message": choice["message"], "finish": choice["finish_reason"], "usage": whole["usage"]})
-    } else {
-        let mut collected = Collected::default();
-        for event in answer.events().iter().filter(|event| !event.is_done()) {
-            let chunk = Chunk::parse(&Bytes::from(event.json().to_string())).unwrap();
-            let finish = chunk.finish_reason.map(Event::Finish);
-            let steps = [chunk.delta.map(Event::Delta), finish, chunk.usage.map(Event::Usage)];
-            steps.into_iter().flatten().for_each(|step| collected.push(step).unwrap());
-        }
-        let (completion, usage) = collected.finish().unwrap();
-        let message: Value = serde_json::from_str(completion.message.get()).unwrap();
-        json!({"message": message, "finish": completion.finish_reason, "usage": usage})
-    };
+    let mut said = adapters::said(answer);
     for call in said["message"]["tool_calls"].as_array_mut().into_iter().flatten() {
         assert!(call["id"].take().as_str().is_some_and(|id| !id.is_empty()));
     }
@@ -133,7 +116,6 @@ async fn the_same_conversation_gives_the_same_answer_as_from_openai() {
         format!("/v1beta/models/{NEW}:generateContent"),
         format!("/v1beta/models/{NEW}:streamGenerateContent?alt=sse"),
     );
-    // Its form is checked before any of it is passed on: a schema's answer comes whole from the provider.
     assert!(paths.iter().all(|path| [&*plain, &*stream].contains(path)), "{paths:?}");
     assert_eq!(asked[0].header("x-goog-api-key"), KEY);
     let config = &asked[0].json["generationConfig"];
@@ -201,7 +183,7 @@ async fn a_refusal_tells_the_caller_what_is_the_callers() {
         let shown = format!("{reply:?}");
         stack.provider.model(OLD).reply(reply);
         let answer = ask(&stack, "by-old", json!({})).await;
-        let error = serde_json::from_str::<Value>(&answer.text()).unwrap()["error"].take();
+        let error = serde_json::from_str::<Value>(answer.text()).unwrap()["error"].take();
         assert_eq!((answer.status.as_u16(), &error["code"]), (status, &json!(code)), "{shown}: {error}");
         if status == 429 {
             assert_eq!(answer.header("retry-after"), "7");
@@ -217,7 +199,7 @@ async fn what_cannot_be_carried_is_refused_without_a_call() {
     let stack = stack().await;
     let answer = ask(&stack, "by-old", json!({"logit_bias": {"50256": -100}})).await;
     assert_eq!(answer.status, 400);
-    let error = serde_json::from_str::<Value>(&answer.text()).unwrap()["error"].take();
+    let error = serde_json::from_str::<Value>(answer.text()).unwrap()["error"].take();
     assert_eq!((&error["code"], &error["param"]), (&json!("unsupported_parameter"), &json!("logit_bias")));
     assert!(stack.provider.requests_for(OLD).is_empty());
 }

@@ -120,6 +120,7 @@ models:
         providers[3].api_version: is for `preset: azure_deployment` or `azure`
         providers[4].api_version: must be of letters, digits, dots and dashes
         providers[5].preset: expected `azure`, `azure_deployment`, `gemini`, `bedrock`, `ollama`, `vllm` or `llama_cpp` (did you mean "azure"?)
+        providers[7].api_key: cannot be `passthrough` here: callers send `authorization`, and this adapter's providers read another header
         "#
     );
 }
