@@ -31,6 +31,8 @@ pub enum Adapter {
     OpenAi(Endpoint),
     /// Anthropic's Messages.
     Anthropic,
+    /// Gemini's `generateContent`.
+    Gemini,
 }
 
 /// Where chat completions are below a base URL.

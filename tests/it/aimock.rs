@@ -51,11 +51,14 @@ impl Aimock {
 providers:
 - {{name: openai, base_url: '{url}/v1', api_key: k}}
 - {{name: anthropic, adapter: anthropic, base_url: '{url}/v1', api_key: k}}
+- {{name: gemini, adapter: gemini, base_url: '{url}/v1beta', api_key: k}}
 models:
 - {{display_name: o, provider: openai, model_name: gpt-4o}}
 - {{display_name: c, provider: anthropic, model_name: claude-sonnet-4-5}}
+- {{display_name: g, provider: gemini, model_name: gemini-2.5-flash}}
 - {{display_name: by-openai, ensemble: {{panel: [{{model: o}}], strategy: first}}}}
 - {{display_name: by-anthropic, ensemble: {{panel: [{{model: c}}], strategy: first}}}}
+- {{display_name: by-gemini, ensemble: {{panel: [{{model: g}}], strategy: first}}}}
 "
             )
         });
@@ -104,7 +107,7 @@ async fn what_aimock_says_is_the_same_on_each_surface() {
         (weather, json!({"content": "", "calls": calls, "finish": "tool_calls"})),
         (continued, json!({"content": "It is 21 °C in Köln.", "calls": [], "finish": "stop"})),
     ] {
-        for alias in ["by-openai", "by-anthropic"] {
+        for alias in ["by-openai", "by-anthropic", "by-gemini"] {
             for stream in [false, true] {
                 let mut body = asked.clone();
                 body["model"] = alias.into();
@@ -117,14 +120,16 @@ async fn what_aimock_says_is_the_same_on_each_surface() {
                 assert_eq!(words(&said), expected, "{alias}, streamed: {stream}: {said}");
                 assert!(said["usage"]["completion_tokens"].as_u64().is_some(), "{alias}: {said}");
                 let thought = &said["message"]["reasoning_content"];
-                let thinks = alias == "by-anthropic" && asked["messages"][0]["content"] == "think";
+                let thinks = alias != "by-openai" && asked["messages"][0]["content"] == "think";
                 assert!(!thinks || *thought == "Let me see.", "{said}");
             }
         }
     }
-    let mut refused = user("fail");
-    refused["model"] = "by-anthropic".into();
-    let answer = http::post(stack.envoy.addr(), CHAT).json(&refused).send().await;
-    assert_eq!(answer.status, 400, "{}", answer.text());
-    assert!(answer.text().contains("prompt is too long"), "{}", answer.text());
+    for alias in ["by-anthropic", "by-gemini"] {
+        let mut refused = user("fail");
+        refused["model"] = alias.into();
+        let answer = http::post(stack.envoy.addr(), CHAT).json(&refused).send().await;
+        assert_eq!(answer.status, 400, "{alias}: {}", answer.text());
+        assert!(answer.text().contains("prompt is too long"), "{alias}: {}", answer.text());
+    }
 }

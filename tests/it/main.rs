@@ -18,6 +18,7 @@ mod errors;
 mod fault_table;
 mod faults;
 mod fidelity;
+mod gemini;
 mod house;
 mod main_job;
 mod overrides;

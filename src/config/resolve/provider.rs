@@ -86,6 +86,7 @@ impl Reader<'_> {
                 query: api_version.as_ref().map(|version| format!("api-version={version}").into()),
             }),
             schema::Adapter::Anthropic => Adapter::Anthropic,
+            schema::Adapter::Gemini => Adapter::Gemini,
         })
     }
 
@@ -93,6 +94,7 @@ impl Reader<'_> {
     fn header(&self) -> (HeaderName, &'static str) {
         match (self.provider.adapter, self.provider.preset) {
             (schema::Adapter::Anthropic, _) => (HeaderName::from_static("x-api-key"), ""),
+            (schema::Adapter::Gemini, _) => (HeaderName::from_static("x-goog-api-key"), ""),
             (_, Some(Preset::Azure | Preset::AzureDeployment)) => (HeaderName::from_static("api-key"), ""),
             (schema::Adapter::OpenAi, _) => (AUTHORIZATION, "Bearer "),
         }

@@ -27,9 +27,9 @@ pub struct Provider {
     #[schemars(length(min = 1))]
     pub base_url: String,
     /// The key, best taken from the environment as `${VAR}`. It is sent as `authorization: Bearer …`; to Azure
-    /// as `api-key`, to Anthropic as `x-api-key`. The word `passthrough` sends the caller's own
-    /// `authorization` on, where that is what the provider reads. Without this and `api_key_file`, calls are
-    /// not authenticated.
+    /// as `api-key`, to Anthropic as `x-api-key`, to Gemini as `x-goog-api-key`. The word `passthrough` sends
+    /// the caller's own `authorization` on, where that is what the provider reads. Without this and
+    /// `api_key_file`, calls are not authenticated.
     pub api_key: Option<Secret>,
     /// A file that holds the key, like a mounted secret; a newline at its end is ignored.
     #[schemars(length(min = 1))]
@@ -76,6 +76,8 @@ pub enum Adapter {
     OpenAi,
     /// Anthropic's Messages.
     Anthropic,
+    /// Gemini's `generateContent`, below a base URL like `https://generativelanguage.googleapis.com/v1beta`.
+    Gemini,
 }
 
 /// A server that speaks chat completions, with what is its own.

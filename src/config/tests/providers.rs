@@ -37,6 +37,7 @@ fn a_preset_knows_where_chat_completions_are_and_how_a_key_is_sent() {
         ("base_url: 'http://h:8000/v1', preset: vllm", "/chat/completions", "authorization: Bearer k"),
         ("base_url: 'http://h:8080', preset: llama_cpp", "/v1/chat/completions", "authorization: Bearer k"),
         ("base_url: 'https://h/v1', adapter: anthropic", "", "x-api-key: k"),
+        ("base_url: 'https://h/v1beta', adapter: gemini", "", "x-goog-api-key: k"),
     ] {
         let provider = &model(&format!("{fields}, api_key: k"), "").provider;
         let at = match &provider.adapter {
@@ -44,7 +45,7 @@ fn a_preset_knows_where_chat_completions_are_and_how_a_key_is_sent() {
                 let query = at.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
                 format!("{}{query}", at.path)
             }
-            Adapter::Anthropic => String::new(),
+            Adapter::Anthropic | Adapter::Gemini => String::new(),
         };
         let Credential::Fixed { name, value } = &provider.credential else { panic!("no key") };
         assert!(value.is_sensitive());
@@ -97,6 +98,7 @@ fn what_does_not_belong_together_is_a_problem() {
 - {name: e, base_url: 'http://h', preset: azure, api_version: 'a&b'}
 - {name: f, base_url: 'http://h', preset: azur}
 - {name: g, base_url: 'http://h'}
+- {name: h, base_url: 'http://h', adapter: gemini, api_key: passthrough}
 models:
 - {display_name: m, provider: g, model_name: m, max_tokens_default: 5, request: {drop: [n, seed], rename: {a: model},
    set: {stream: true}, unsupported: maybe, renam: {}}}
@@ -118,6 +120,7 @@ models:
         providers[3].api_version: is for `preset: azure_deployment` or `azure`
         providers[4].api_version: must be of letters, digits, dots and dashes
         providers[5].preset: expected `azure`, `azure_deployment`, `gemini`, `bedrock`, `ollama`, `vllm` or `llama_cpp` (did you mean "azure"?)
+        providers[7].api_key: cannot be `passthrough` here: callers send `authorization`, and this adapter's providers read another header
         "#
     );
 }

@@ -54,7 +54,7 @@ models:
         models[2].ensemble.min_responses: 3 is more than the panel's 2
         models[2].ensemble.panel[0].model: unknown model "gpt4-panel" (did you mean "gpt-4o-panel"?)
         models[2].ensemble.panel[1].wieght: unknown key (did you mean "weight"?)
-        providers[0].adapter: expected `openai` or `anthropic` (did you mean "openai"?)
+        providers[0].adapter: expected `openai`, `anthropic` or `gemini` (did you mean "openai"?)
         providers[0].base_url: must begin with https:// or http://
         providers[1].api_key: the environment variable NO_SUCH_KEY is not set
         "#);

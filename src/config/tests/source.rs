@@ -47,7 +47,7 @@ models:
         models[3].ensemble.panel[0].model: unknown model "x${KEY}"
         models[3].ensemble.panel[0].weight: expected a number, found a string
         models[3].ensemble.panel[1]: expected a mapping, found a string
-        providers[0].adapter: expected `openai` or `anthropic`
+        providers[0].adapter: expected `openai`, `anthropic` or `gemini`
         providers[0].api_key: the key holds a character that no header may hold
         providers[0].base_url: must begin with https:// or http://
         providers[1].api_key_file: cannot read "/no/${KEY}": No such file or directory (os error 2)

@@ -3,14 +3,16 @@
 
 mod anthropic;
 mod asked;
+mod gemini;
 mod openai;
 mod told;
 mod wire;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Uri};
+use http::{HeaderName, HeaderValue, StatusCode, Uri};
 
 use super::{Adapter, Call, Events, Failure, ProviderError};
 use crate::chat::{Body, Event};
@@ -28,6 +30,18 @@ struct Spoken {
 enum Listener {
     OpenAi(openai::Listener),
     Anthropic(anthropic::Listener),
+    Gemini(gemini::Listener),
+}
+
+/// What a provider says about a request that it refuses.
+#[derive(Debug, PartialEq)]
+struct Refusal {
+    /// The status that tells whose fault it is.
+    status: StatusCode,
+    /// The error, when it could be read.
+    error: Option<ProviderError>,
+    /// When to come back, when the body says so.
+    retry_after: Option<Duration>,
 }
 
 /// How far a streamed answer has come.
@@ -47,6 +61,7 @@ pub(super) async fn call(mut call: Call) -> Result<Events, Failure> {
     let spoken = match &provider.adapter {
         Adapter::OpenAi(endpoint) => openai::speak(&mut call, endpoint)?,
         Adapter::Anthropic => anthropic::speak(&call)?,
+        Adapter::Gemini => gemini::speak(&call)?,
     };
     wire::ask(&call, spoken).await
 }
@@ -57,6 +72,7 @@ impl Listener {
         match self {
             Self::OpenAi(_) => openai::whole(body),
             Self::Anthropic(listener) => listener.whole(body),
+            Self::Gemini(listener) => listener.whole(body),
         }
     }
 
@@ -65,6 +81,7 @@ impl Listener {
         match self {
             Self::OpenAi(listener) => listener.hear(data),
             Self::Anthropic(listener) => listener.hear(data),
+            Self::Gemini(listener) => listener.hear(data),
         }
     }
 
@@ -73,6 +90,7 @@ impl Listener {
         match self {
             Self::OpenAi(listener) => listener.end(),
             Self::Anthropic(listener) => listener.end(),
+            Self::Gemini(listener) => listener.end(),
         }
     }
 
@@ -80,14 +98,17 @@ impl Listener {
         match self {
             Self::OpenAi(listener) => listener.stage(),
             Self::Anthropic(listener) => listener.stage(),
+            Self::Gemini(listener) => listener.stage(),
         }
     }
 
     /// What a provider says about a request that it refuses.
-    fn error(&self, body: &[u8]) -> Option<ProviderError> {
-        match self {
+    fn refusal(&self, status: StatusCode, body: &[u8]) -> Refusal {
+        let error = match self {
             Self::OpenAi(_) => openai::error(body),
             Self::Anthropic(_) => anthropic::error(body),
-        }
+            Self::Gemini(_) => return gemini::refusal(status, body),
+        };
+        Refusal { status, error, retry_after: None }
     }
 }

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
 use super::super::client::Reader;
 use super::super::{Call, Credential, Events, Failure, Provider};
-use super::{Listener, Spoken, Stage};
+use super::{Listener, Refusal, Spoken, Stage};
 use crate::chat::{Body, sse};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -35,8 +35,8 @@ pub(super) async fn ask(call: &Call, spoken: Spoken) -> Result<Events, Failure> 
     let (head, reader) = response.into_parts();
     if !head.status.is_success() {
         let body = beginning(reader).await;
-        let error = listener.error(&body);
-        return Err(Failure::Status { status: head.status, error, retry_after: retry_after(&head.headers) });
+        let Refusal { status, error, retry_after: told } = listener.refusal(head.status, &body);
+        return Err(Failure::Status { status, error, retry_after: retry_after(&head.headers).or(told) });
     }
     // A provider that cannot stream answers in one piece; that is an answer, too.
     if call.stream && is_event_stream(&head.headers) {

@@ -1,9 +1,10 @@
 //! A scripted chat-completions API, as strict as the real one.
 //!
-//! One server stands for many models. What a test breaks of the protocol is answered as OpenAI would (400, or 401,
+//! One server stands for many models, and speaks OpenAI's chat completions and Gemini's `generateContent`. What a test breaks of the protocol is answered as OpenAI would (400, or 401,
 //! 404 and 405 where those are due), remembered, and fails the test: at [`Provider::assert_clean`] or when the provider
 //! is dropped.
 
+mod gemini;
 mod perform;
 mod reply;
 mod serve;
@@ -37,7 +38,7 @@ pub struct Provider {
 /// A request as it came.
 #[derive(Clone, Debug)]
 pub struct Received {
-    /// The body's `model`; empty when it had none.
+    /// The model of the body or of the path; empty when there was none.
     pub model: String,
     /// The method.
     pub method: Method,
@@ -96,7 +97,12 @@ impl Provider {
         format!("http://{}/v1", self.server.addr)
     }
 
-    /// From now on, `authorization` has to be `Bearer {key}`.
+    /// The `base_url` of a provider that speaks Gemini's format, with the same scripts.
+    pub fn gemini_base_url(&self) -> String {
+        format!("http://{}/v1beta", self.server.addr)
+    }
+
+    /// From now on, `authorization` has to be `Bearer {key}`, or `x-goog-api-key` the key itself.
     pub fn require_key(&self, key: &str) {
         self.shared.lock().key = Some(key.to_owned());
     }

@@ -46,6 +46,8 @@ pub(super) struct Asked<'a> {
     pub(super) id: usize,
     pub(super) stream: bool,
     pub(super) include_usage: bool,
+    /// The body, when it is one in Gemini's words.
+    pub(super) gemini: Option<&'a Value>,
 }
 
 impl Reply {
@@ -60,8 +62,8 @@ impl Reply {
             }
             Act::Raw(body) => ("application/json", vec![Event::plain(body.clone())], None),
             Act::Completion(completion) if asked.stream => {
-                let claim = completion.usage.filter(|_| asked.include_usage);
-                ("text/event-stream", completion.chunks(asked), claim)
+                let claim = completion.usage.filter(|_| asked.include_usage || asked.gemini.is_some());
+                ("text/event-stream", completion.events(asked), claim)
             }
             Act::Completion(completion) => {
                 if let Pace::Gap(gap) = self.pace {
@@ -151,12 +153,15 @@ fn pieces(bytes: &Bytes, size: usize) -> impl Iterator<Item = Bytes> {
 }
 
 impl Completion {
-    fn tokens(&self) -> Vec<String> {
+    pub(super) fn tokens(&self) -> Vec<String> {
         let content = self.message.get("content").and_then(Value::as_str);
         self.tokens.clone().unwrap_or_else(|| words(content.unwrap_or_default()))
     }
 
     fn whole(&self, asked: Asked<'_>) -> Value {
+        if let Some(request) = asked.gemini {
+            return self.whole_by_gemini(request, asked.id);
+        }
         let mut whole = envelope(asked, "chat.completion");
         whole["choices"] = json!([{
             "index": 0,
@@ -168,6 +173,14 @@ impl Completion {
             whole["usage"] = usage.json();
         }
         whole
+    }
+
+    fn events(&self, asked: Asked<'_>) -> Vec<Event> {
+        let Some(request) = asked.gemini else {
+            return self.chunks(asked);
+        };
+        let objects = self.objects_by_gemini(request, asked.id).into_iter();
+        objects.map(|(object, token)| Event { bytes: event(&object), token }).collect()
     }
 
     /// The order of OpenAI: the role, the deltas, the finish reason alone, the usage alone, `[DONE]`.

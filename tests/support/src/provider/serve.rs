@@ -16,6 +16,7 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Incoming;
 use serde_json::Value;
 
+use super::gemini;
 use super::perform::{Asked, Head, Step};
 use super::reply::Reply;
 use super::strict::{self, Violation};
@@ -44,9 +45,12 @@ pub(super) async fn respond(
         }
     };
     let json = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    let path = head.uri.path_and_query().map_or_else(String::new, ToString::to_string);
+    let route = gemini::route(&path);
+    let model = route.map_or(json["model"].as_str(), |route| Some(route.model));
     let received = Received {
-        model: json["model"].as_str().unwrap_or_default().to_owned(),
-        path: head.uri.path_and_query().map_or_else(String::new, ToString::to_string),
+        model: model.unwrap_or_default().to_owned(),
+        path: path.clone(),
         method: head.method,
         version: head.version,
         peer,
@@ -67,7 +71,8 @@ pub(super) async fn respond(
             violation.message
         ));
         record.finish();
-        return answer(violation.status, violation.body());
+        let google = route.map(|_| gemini::error_body(violation.status, &violation.message));
+        return answer(violation.status, google.unwrap_or_else(|| violation.body()));
     }
     let Some(reply) = script(&shared, &received) else {
         record.finish();
@@ -77,7 +82,8 @@ pub(super) async fn respond(
     let performance = reply.perform(Asked {
         model: &received.model,
         id: record.index,
-        stream: json["stream"] == true,
+        gemini: route.map(|_| json),
+        stream: route.map_or(json["stream"] == true, |route| route.stream),
         include_usage: json["stream_options"]["include_usage"] == true,
     });
     if !performance.delay.is_zero() {
@@ -100,6 +106,11 @@ pub(super) async fn respond(
 
 fn check(shared: &Shared, received: &Received) -> Result<(), Violation> {
     let key = shared.lock().key.clone();
+    if let Some(route) = gemini::route(&received.path) {
+        gemini::head(&received.method, &received.headers, key.as_deref())?;
+        strict::known(route.model, |model| shared.lock().scripts.contains_key(model))?;
+        return gemini::fields(route.model, &strict::json(&received.body)?);
+    }
     strict::head(&received.method, &received.path, &received.headers, key.as_deref())?;
     let body = strict::json(&received.body)?;
     strict::fields(&body, |model| shared.lock().scripts.contains_key(model))

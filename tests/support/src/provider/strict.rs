@@ -20,7 +20,7 @@ pub(super) struct Violation {
 }
 
 impl Violation {
-    fn new(status: StatusCode, message: impl Into<String>) -> Self {
+    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self { status, message: message.into(), param: None, code: None }
     }
 
@@ -57,6 +57,11 @@ pub(super) fn head(
             });
         }
     }
+    content_type(headers)
+}
+
+/// JSON, as it says itself.
+pub(super) fn content_type(headers: &HeaderMap) -> Result<(), Violation> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = content_type.and_then(|value| value.split(';').next()).map(str::trim);
     if !essence.is_some_and(|essence| essence.eq_ignore_ascii_case("application/json")) {
@@ -86,19 +91,10 @@ pub(super) fn fields(body: &Value, known: impl Fn(&str) -> bool) -> Result<(), V
     };
     // As most providers, null is taken for absent.
     let given = |name: &str| body.get(name).filter(|value| !value.is_null());
-    match given("model") {
-        Some(Value::String(model)) if known(model) => {}
-        Some(Value::String(model)) => {
-            let message = format!("The model `{model}` does not exist or you do not have access to it.");
-            return Err(Violation {
-                code: Some("model_not_found"),
-                ..Violation::new(StatusCode::NOT_FOUND, message)
-            });
-        }
-        _ => {
-            return Err(Violation::bad("model", "you must provide a model parameter"));
-        }
-    }
+    let Some(Value::String(model)) = given("model") else {
+        return Err(Violation::bad("model", "you must provide a model parameter"));
+    };
+    self::known(model, known)?;
     messages(given("messages"))?;
     let stream = match given("stream") {
         None | Some(Value::Bool(false)) => false,
@@ -123,6 +119,16 @@ pub(super) fn fields(body: &Value, known: impl Fn(&str) -> bool) -> Result<(), V
         }
     }
     Ok(())
+}
+
+/// A model that is there.
+pub(super) fn known(model: &str, is_known: impl Fn(&str) -> bool) -> Result<(), Violation> {
+    if is_known(model) {
+        return Ok(());
+    }
+    let message = format!("The model `{model}` does not exist or you do not have access to it.");
+    let violation = Violation::new(StatusCode::NOT_FOUND, message);
+    Err(Violation { code: Some("model_not_found"), ..violation })
 }
 
 fn messages(messages: Option<&Value>) -> Result<(), Violation> {
