@@ -8,6 +8,7 @@ mod openai;
 mod told;
 mod wire;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -55,9 +56,10 @@ enum Stage {
 }
 
 /// Makes one call.
-pub(super) async fn call(call: Call) -> Result<Events, Failure> {
-    let spoken = match &call.model.provider.adapter {
-        Adapter::OpenAi(endpoint) => openai::speak(&call, endpoint)?,
+pub(super) async fn call(mut call: Call) -> Result<Events, Failure> {
+    let provider = Arc::clone(&call.model.provider);
+    let spoken = match &provider.adapter {
+        Adapter::OpenAi(endpoint) => openai::speak(&mut call, endpoint)?,
         Adapter::Anthropic => anthropic::speak(&call)?,
         Adapter::Gemini => gemini::speak(&call)?,
     };

@@ -15,13 +15,13 @@ pub(super) struct Listener {
     done: bool,
 }
 
-/// The request as it is.
-pub(super) fn speak(call: &Call, at: &Endpoint) -> Result<Spoken, Failure> {
+/// The request as it is: its body goes out of the call.
+pub(super) fn speak(call: &mut Call, at: &Endpoint) -> Result<Spoken, Failure> {
     let path = at.path.replace("{model}", &segment(&call.model.model_name));
     Ok(Spoken {
         uri: endpoint(&call.model.provider.base_url, &path, at.query.as_deref())?,
         headers: Vec::new(),
-        body: call.body.clone(),
+        body: std::mem::take(&mut call.body),
         listener: super::Listener::OpenAi(Listener::default()),
     })
 }

@@ -17,9 +17,8 @@ use super::super::{Failure, ProviderError, Unsupported};
 use super::told::Style;
 
 /// What changes nothing that a caller would miss, and is left out where it cannot be carried.
-const HARMLESS: [&str; 12] = [
+const HARMLESS: [&str; 11] = [
     "metadata",
-    "moderation",
     "prediction",
     "prompt_cache_key",
     "prompt_cache_retention",
