@@ -149,10 +149,17 @@ async fn a_stream_is_passed_on_as_it_comes_wherever_it_is_cut() {
     }
     assert!(stack.provider.requests_for(OLD)[0].path.ends_with(":streamGenerateContent?alt=sse"));
 
-    stack.provider.model(OLD).reply(Reply::stream(&tokens, ms(1)).cut_after(2));
-    let cut = ask(&stack, "by-old", asked).await;
-    let last = cut.events().last().unwrap().json();
-    assert!(last["error"]["message"].is_string(), "{last}");
+    let unfinished = json!({"candidates": [{"content": {"parts": [{"text": "Hé"}]}}]});
+    for cut in [
+        Reply::stream(&tokens, ms(1)).cut_after(2),
+        // It ends as it should, and has not said that it is at its end.
+        Reply::sse(format!("data: {unfinished}\n\n")),
+    ] {
+        stack.provider.model(OLD).reply(cut);
+        let cut = ask(&stack, "by-old", asked.clone()).await;
+        let last = cut.events().last().unwrap().clone();
+        assert!(!last.is_done() && last.json()["error"]["message"].is_string(), "{last:?}");
+    }
 }
 
 #[tokio::test]
