@@ -7,7 +7,7 @@ use consort_testkit::http::{self, Answer};
 use consort_testkit::provider::Reply;
 use serde_json::{Value, json};
 
-use crate::stack::{CHAT, KEY, Options, Stack};
+use crate::stack::{CHAT, KEY, ONE_ATTEMPT, Options, Stack};
 
 const THEIRS: &str = "sk-ant-test";
 
@@ -21,8 +21,8 @@ providers:
 - {{name: scripted, base_url: '{base_url}', api_key: {KEY}}}
 - {{name: other, adapter: anthropic, base_url: '{there}', api_key: {THEIRS}}}
 models:
-- {{display_name: o, provider: scripted, model_name: model-a{request}}}
-- {{display_name: c, provider: other, model_name: claude-test{request}}}
+- {{display_name: o, provider: scripted, model_name: model-a{request}, {ONE_ATTEMPT}}}
+- {{display_name: c, provider: other, model_name: claude-test{request}, {ONE_ATTEMPT}}}
 - {{display_name: by-openai, ensemble: {{panel: [{{model: o}}], strategy: first}}}}
 - {{display_name: by-anthropic, ensemble: {{panel: [{{model: c}}], strategy: first}}}}
 - {{display_name: judged, ensemble: {{panel: [{{model: o}}, {{model: c}}], judge: {{model: c}}}}}}
@@ -299,13 +299,13 @@ providers:
 models:
 - {{display_name: dated, provider: dated, model_name: my gpt}}
 - {{display_name: v1, provider: v1, model_name: my gpt}}
-- {{display_name: azure, ensemble: {{panel: [{{model: dated}}, {{model: v1}}], strategy: vote}}}}
+- {{display_name: azure, ensemble: {{panel: [{{model: dated}}, {{model: v1}}], min_responses: 1}}}}
 "
             )
         })
         .start()
         .await;
-    // It is no Azure: what matters is how it was asked.
+    // It is no Azure: what matters is how it was asked. With one answer needed the second is waited for.
     stack.provider.forgive();
     ask(&stack, "azure", json!({})).await;
     let mut asked: Vec<_> = stack.provider.requests().into_iter().collect();

@@ -5,7 +5,7 @@ use consort_testkit::provider::{Received, Reply, Usage};
 use serde_json::{Value, json};
 
 use crate::adapters;
-use crate::stack::{CHAT, KEY, Options, Stack, ms};
+use crate::stack::{CHAT, KEY, ONE_ATTEMPT, Options, Stack, ms};
 
 const OLD: &str = "gemini-2.5-flash";
 const NEW: &str = "gemini-3-flash-preview";
@@ -21,9 +21,9 @@ providers:
 - {{name: scripted, base_url: '{base_url}', api_key: {KEY}}}
 - {{name: google, adapter: gemini, base_url: '{google}', api_key: {KEY}}}
 models:
-- {{display_name: o, provider: scripted, model_name: model-a}}
-- {{display_name: old, provider: google, model_name: {OLD}}}
-- {{display_name: new, provider: google, model_name: {NEW}}}
+- {{display_name: o, provider: scripted, model_name: model-a, {ONE_ATTEMPT}}}
+- {{display_name: old, provider: google, model_name: {OLD}, {ONE_ATTEMPT}}}
+- {{display_name: new, provider: google, model_name: {NEW}, {ONE_ATTEMPT}}}
 - {{display_name: by-openai, ensemble: {{panel: [{{model: o}}], strategy: first}}}}
 - {{display_name: by-old, ensemble: {{panel: [{{model: old}}], strategy: first}}}}
 - {{display_name: by-new, ensemble: {{panel: [{{model: new}}], strategy: first}}}}
