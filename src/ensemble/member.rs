@@ -116,10 +116,12 @@ pub(super) fn streamed(edit: Edit<'_>) -> Edit<'_> {
     edit.set("stream_options", r#"{"include_usage":true}"#)
 }
 
-/// As the operator has it: by the model's own rules, and then with the fields that the seat forces. These are
-/// called what the model calls them, too.
+/// As the operator has it: without what only an operator may say in the words of the model's wire format, by the
+/// model's own rules, and then with the fields that the seat forces. These are called what the model calls them, too.
 pub(super) fn forced<'a>(edit: Edit<'a>, model: &'a DirectModel, params: &Params) -> Edit<'a> {
     let rules = &model.rules;
+    let own = model.provider.adapter.own_fields();
+    let edit = own.iter().fold(edit, |edit, name| edit.remove(*name));
     params
         .iter()
         .fold(rules.apply(edit), |edit, (name, json)| edit.set(rules.name_of(name).to_owned(), json.clone()))

@@ -139,8 +139,10 @@ impl Pass {
         self.overdue = moment;
     }
 
-    /// The model has begun to answer: that is all a probe wants to know.
+    /// The model has begun to answer: that is all a probe wants to know, and however long the rest takes is not
+    /// its fault.
     pub fn spoke(&mut self) {
+        self.overdue = None;
         if self.is_probe {
             self.succeeded();
         }

@@ -1,6 +1,7 @@
 //! Background checks: questions to models that have cooled down, so that no caller's call has to find out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -12,6 +13,9 @@ use super::{Bounds, Call, Caller, DirectModel, Failure, Passed};
 use crate::chat::RawObject;
 use crate::limits::{Cooldowns, Role};
 use crate::telemetry::Attempts;
+
+/// How long an answer is waited for: who is back says a few words sooner.
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// Asks a model whether it is back, whenever it has cooled down, for ever. A model without a background check or a
 /// cooldown is never asked.
@@ -31,7 +35,8 @@ pub async fn check<C: Caller>(caller: Arc<C>, cooldowns: Cooldowns, model: Arc<D
             "messages": [{"role": "user", "content": background.prompt}],
             "max_tokens": background.max_tokens,
         });
-        match ask(&*caller, &model, &question).await {
+        let asked = tokio::time::timeout(LONGEST, ask(&*caller, &model, &question)).await;
+        match asked.unwrap_or(Err(Failure::Timeout)) {
             Err(failure) if failure.is_the_models(cooldown) => {
                 pass.failed(failure.label(), failure.retry_after());
             }
@@ -67,7 +72,6 @@ async fn ask(caller: &impl Caller, model: &Arc<DirectModel>, question: &Value) -
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroU32;
-    use std::time::Duration;
 
     use tokio::time::Instant;
 

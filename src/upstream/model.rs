@@ -50,6 +50,18 @@ impl Default for Endpoint {
     }
 }
 
+impl Adapter {
+    /// Fields in the words of the wire format itself, which go through as they are: for an operator's `set` and
+    /// `params`, and not for callers, who could overrule what the operator forces.
+    pub fn own_fields(&self) -> &'static [&'static str] {
+        match self {
+            Self::OpenAi(_) => &[],
+            Self::Anthropic => &["cache_control", "thinking", "output_config"],
+            Self::Gemini => &["cachedContent", "safetySettings", "generationConfig"],
+        }
+    }
+}
+
 /// How calls to a provider authenticate.
 #[derive(Clone)]
 pub enum Credential {

@@ -8,7 +8,7 @@ use futures_util::{Stream, StreamExt};
 use rand::Rng;
 use tokio::time::Instant;
 
-use super::{Call, Caller, DirectModel, Events, Failure};
+use super::{Call, Caller, Credential, DirectModel, Events, Failure};
 use crate::chat::Event;
 use crate::limits::{Cooldowns, Cooling, Pass, Role};
 
@@ -38,10 +38,15 @@ impl<C: Caller> Caller for Retrying<C> {
         let (caller, cooldowns) = (Arc::clone(&self.caller), self.cooldowns.clone());
         Box::pin(async move {
             let mut made = 0;
+            let mut last = None;
             loop {
                 // How long the first attempt may take is the operator's word; later ones get what is left.
                 let overdue = if made == 0 { call.bounds.overdue() } else { None };
-                let pass = pass(&cooldowns, &call.model, overdue)?;
+                // Who was asked and failed has not been spared, although others are from now on.
+                let pass = match pass(&cooldowns, &call.model, overdue) {
+                    Ok(pass) => pass,
+                    Err(cooling) => return Err(last.unwrap_or(cooling)),
+                };
                 let Failed { failure, is_cooling } = match attempt(&*caller, &call, pass).await {
                     Ok(events) => return Ok(events),
                     Err(failed) => failed,
@@ -51,6 +56,7 @@ impl<C: Caller> Caller for Retrying<C> {
                     Some(pause) if !is_cooling => tokio::time::sleep(pause).await,
                     _ => return Err(failure),
                 }
+                last = Some(failure);
             }
         })
     }
@@ -145,9 +151,18 @@ fn observed(
             yield Ok(event);
         }
         while let Some(event) = rest.next().await {
-            if let Err(failure) = &event {
-                learn(pass.as_mut(), &model, failure);
-                pass = None;
+            match &event {
+                // It was well enough to speak until its time was over.
+                Err(Failure::Timeout) => {
+                    if let Some(pass) = &mut pass {
+                        pass.succeeded();
+                    }
+                }
+                Err(failure) => {
+                    learn(pass.as_mut(), &model, failure);
+                    pass = None;
+                }
+                Ok(_) => {}
             }
             yield event;
         }
@@ -162,7 +177,10 @@ fn learn(pass: Option<&mut Pass>, model: &DirectModel, failure: &Failure) -> boo
     let (Some(pass), Some(cooldown)) = (pass, &model.cooldown) else {
         return false;
     };
-    failure.is_the_models(cooldown) && pass.failed(failure.label(), failure.retry_after())
+    // What a provider says of a caller's own key is nothing that others should suffer for.
+    let is_of_caller = matches!(model.provider.credential, Credential::Passthrough)
+        && failure.status().is_some_and(|status| matches!(status.as_u16(), 401 | 403 | 429));
+    !is_of_caller && failure.is_the_models(cooldown) && pass.failed(failure.label(), failure.retry_after())
 }
 
 /// How long to wait for the next attempt; none when there is to be none, or no time for it.
@@ -170,9 +188,10 @@ fn pause(failure: &Failure, made: u32, call: &Call) -> Option<Duration> {
     if made > call.model.retries || !failure.is_transient() {
         return None;
     }
+    // What a provider says may be longer than time itself, and must not be added to any.
     let pause = failure.retry_after().unwrap_or_else(|| backoff(made));
-    let fits = call.bounds.until().is_none_or(|until| Instant::now() + pause < until);
-    (pause <= LONGEST_PAUSE && fits).then_some(pause)
+    let fits = || call.bounds.until().is_none_or(|until| Instant::now() + pause < until);
+    (pause <= LONGEST_PAUSE && fits()).then_some(pause)
 }
 
 /// Twice as long each time, less up to a half: those who failed together shall not come back together.

@@ -18,6 +18,13 @@ pub(super) fn cooldown(
         let what = format!("must be at least `default_seconds`, which is {}", written.default_seconds);
         report.add(path.key("cooldown").key("max_seconds"), what);
     }
+    for (i, status) in written.trigger_statuses.iter().enumerate() {
+        if matches!(status, 400 | 404 | 413 | 422) {
+            let what =
+                format!("{status} says that a request is wrong, and callers must not cool a model by theirs");
+            report.add(path.key("cooldown").key("trigger_statuses").index(i), what);
+        }
+    }
     let cooldown = Cooldown {
         failures: NonZeroU32::new(written.failures)?,
         first: Duration::from_secs(written.default_seconds),

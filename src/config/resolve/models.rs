@@ -9,7 +9,7 @@ use super::{bound, health};
 use crate::config::interpolate::Written;
 use crate::config::problem::{Path, Report, did_you_mean};
 use crate::config::schema::{self, File};
-use crate::upstream::{DirectModel, ResponseFormat};
+use crate::upstream::{Credential, DirectModel, ResponseFormat};
 
 /// What a name in `models` stands for.
 enum Named {
@@ -104,6 +104,12 @@ impl<'a> Resolver<'a> {
         let is_for_anthropic = written.is_some_and(|known| known.adapter == schema::Adapter::Anthropic);
         if model.max_tokens_default.is_some() && written.is_some() && !is_for_anthropic {
             self.report.add(path.key("max_tokens_default"), "is for models of `adapter: anthropic`");
+        }
+        let is_passed =
+            found.and_then(Option::as_ref).is_some_and(|p| matches!(p.credential, Credential::Passthrough));
+        if is_passed && model.background_check.is_some() {
+            let what = "cannot ask for nobody: the provider's `api_key` is `passthrough`";
+            self.report.add(path.key("background_check"), what);
         }
         let cooldown = health::cooldown(&model.cooldown, path, self.report);
         let background_check = health::background_check(model, path, self.report);

@@ -18,6 +18,11 @@ impl Resolver<'_> {
         }
         for (from, to) in &rules.rename.0 {
             self.free(to, path.key("rename").key(from));
+            if rules.rename.0.contains_key(to) {
+                let what =
+                    format!("`{to}` is renamed itself: say in one step what each field is called there");
+                self.report.add(path.key("rename").key(from), what);
+            }
         }
         let (from, to) = OLDER_NAME;
         let is_known = matches!(preset, Some(Preset::Ollama | Preset::LlamaCpp));

@@ -13,8 +13,8 @@ const MAX_SECONDS: u64 = 86_400;
 pub struct Cooldown {
     /// Whether it is left alone at all.
     pub enabled: bool,
-    /// How many attempts in a row have to fail: connections and answers that do not come about, timeouts, and
-    /// `trigger_statuses`. Calls that are cancelled and other statuses do not count.
+    /// How many attempts in a row have to fail: connections and answers that do not come about, timeouts
+    /// before the first word, and `trigger_statuses`. Calls that are cancelled and other statuses do not count.
     #[schemars(range(min = 1, max = 1000))]
     pub failures: u32,
     /// How long the first cooldown lasts, in seconds. It ends with one call that finds out whether the model is

@@ -8,7 +8,7 @@ use super::*;
 use crate::chat::{Body, Completion, Delta};
 use crate::limits::Cooldown;
 use crate::telemetry::Attempts;
-use crate::upstream::fixture::{self, Script, Step, fails, says, status, tokens};
+use crate::upstream::fixture::{self, Script, Step, fails, piece, says, status, tokens};
 use crate::upstream::{Bounds, Passed, bound};
 
 /// What each attempt does, in order; and when they were made.
@@ -186,7 +186,7 @@ async fn a_stream_is_begun_again_until_it_speaks_and_never_after() {
     let Came { of_it, made } = rig.call_unbound().await;
     assert_eq!((of_it.as_deref(), made.len()), (Ok("**.15"), 2), "nothing of the first one is heard");
 
-    let broken = vec![now(role()), now(fixture::piece("a")), cut()];
+    let broken = vec![now(role()), now(piece("a")), cut()];
     let rig = Rig::new([broken], |_| {});
     assert_eq!(rig.call_unbound().await, came(Err("incomplete"), &[0]));
 
@@ -231,16 +231,15 @@ async fn requests_that_are_refused_and_calls_that_are_cancelled_do_not_cool_a_mo
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_had_all_its_time_has_failed_by_the_models_fault() {
-    let stalls = vec![now(fixture::piece("a")), (Duration::from_secs(9), Ok(role()))];
-    let rig = Rig::new([says(50, "late"), stalls], |m| m.cooldown = cooldown(2));
+    let rig = Rig::new([says(50, "late"), says(50, "late")], |m| m.cooldown = cooldown(2));
     assert_eq!(rig.call(within(20)).await, came(Err("timeout"), &[0]));
-    assert_eq!(rig.call(within(20)).await, came(Err("timeout"), &[0]), "be it in mid-answer");
+    assert_eq!(rig.call(within(20)).await, came(Err("timeout"), &[0]));
     assert_eq!(rig.call_unbound().await, came(Err("cooling"), &[]));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_breaks_off_is_a_failure_and_one_that_ends_begins_anew() {
-    let broken = || vec![now(fixture::piece("a")), cut()];
+    let broken = || vec![now(piece("a")), cut()];
     let whole = Completion::parse(br#"{"choices":[{"message":{"content":"x"}}]}"#).unwrap();
     let whole = vec![now(Event::Message(Box::new(whole)))];
     let rig = Rig::new([broken(), whole, broken(), broken()], |m| m.cooldown = cooldown(2));
@@ -248,4 +247,48 @@ async fn an_answer_that_breaks_off_is_a_failure_and_one_that_ends_begins_anew() 
         assert_eq!(rig.call_unbound().await, came(expected, &[0]));
     }
     assert_eq!(rig.call_unbound().await, came(Err("cooling"), &[]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_asks_for_more_time_than_there_is_is_not_called_again() {
+    let forever = || status(503, "", Some(Duration::from_secs(i64::MAX as u64)));
+    let rig = Rig::new([fails(5, forever)], |_| {});
+    assert_eq!(rig.call(within(60_000)).await, Came { of_it: Err("server_error"), made: vec![0] });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_callers_own_key_cools_no_model_for_others() {
+    let refused = || fails(1, || status(401, "", None));
+    let rig = Rig::new([refused(), refused(), says(1, "yes")], |model| {
+        model.cooldown = cooldown(1);
+        Arc::get_mut(&mut model.provider).unwrap().credential = Credential::Passthrough;
+    });
+    assert_eq!(rig.call_unbound().await.of_it, Err("auth"));
+    assert_eq!(rig.call_unbound().await.of_it, Err("auth"));
+    assert_eq!(rig.call_unbound().await.of_it, Ok("yes.15".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_speaks_until_its_time_is_over_is_well() {
+    let speaks =
+        || vec![(Duration::from_millis(1), Ok(piece("a"))), (Duration::from_secs(60), Ok(piece("b")))];
+    let rig = Rig::new([speaks(), speaks(), says(1, "yes")], |model| model.cooldown = cooldown(1));
+    assert_eq!(rig.call(within(1000)).await.of_it, Err("timeout"));
+    assert_eq!(rig.call(within(1000)).await.of_it, Err("timeout"));
+    assert_eq!(rig.call_unbound().await.of_it, Ok("yes.15".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_failed_is_told_as_failed_although_the_model_cools_meanwhile() {
+    let down = || status(503, "", Some(Duration::from_secs(1)));
+    let rig =
+        Rig::new([fails(1, down), fails(1, down), fails(1, down)], |model| model.cooldown = cooldown(3));
+    let (first, others) = tokio::join!(rig.begin(Bounds::default()), async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let one = rig.begin(Bounds::default());
+        let two = rig.begin(Bounds::default());
+        tokio::join!(one, two)
+    });
+    assert_eq!(first.err().unwrap().label(), "server_error");
+    assert!(others.0.is_err() && others.1.is_err());
 }

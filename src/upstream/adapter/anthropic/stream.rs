@@ -133,9 +133,9 @@ impl Listener {
                 })
             }
             Said::MessageStop => {
-                let events = self.end();
+                let events = self.end()?;
                 self.stage = Stage::Done;
-                return events;
+                return Ok(events);
             }
             Said::Error => return Err(Failure::ErrorEvent),
             Said::Other => None,

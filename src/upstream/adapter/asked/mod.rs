@@ -137,7 +137,8 @@ impl Asked {
             style,
             form: form(&mut rest)?,
             stop: stop(&mut rest)?,
-            max_tokens: max_tokens.into_iter().flatten().next(),
+            // One may be the caller's and one the operator's: the tighter bound holds.
+            max_tokens: max_tokens.into_iter().flatten().min(),
             effort: effort(&mut rest)?,
             rest,
             misfits,
