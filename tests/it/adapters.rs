@@ -61,7 +61,8 @@ pub fn said(answer: &Answer) -> Value {
     json!({"message": message, "finish": completion.finish_reason, "usage": usage})
 }
 
-fn conversation() -> Value {
+/// What may be asked in any format: an image, a tool, a schema, bounds.
+pub fn conversation() -> Value {
     let schema = json!({"type": "object", "properties": {"degrees": {"type": "integer"}}, "required": ["degrees"],
         "additionalProperties": false});
     let city = json!({"type": "object", "properties": {"city": {"type": "string"}}});
@@ -250,6 +251,26 @@ async fn errors_of_another_format_mean_what_they_mean() {
             assert_eq!(answer.header("retry-after"), "7");
         }
     }
+}
+
+/// After the first words: a message that stops without a reason has been cut.
+#[tokio::test]
+async fn a_message_that_stops_without_a_reason_is_no_whole_answer() {
+    let anthropic = Anthropic::start(THEIRS).await;
+    let stack = stack(&anthropic, "").await;
+    let events = [
+        json!({"type": "message_start", "message": {"usage": {"input_tokens": 1}}}),
+        json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
+        json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "half"}}),
+        json!({"type": "message_stop"}),
+    ];
+    let stream: String = events.iter().map(|event| format!("data: {event}\n\n")).collect();
+    anthropic.answer(move |_| Says::Stream(stream.clone()));
+    let answer = ask(&stack, "by-anthropic", json!({"stream": true})).await;
+    let events = answer.events();
+    let last = events.last().unwrap();
+    assert!(answer.text().contains("half") && !last.is_done(), "{}", answer.text());
+    assert_eq!(last.json()["error"]["code"], "answer_broken_off");
 }
 
 #[tokio::test]

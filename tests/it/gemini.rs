@@ -53,21 +53,10 @@ fn said(answer: &Answer) -> Value {
 }
 
 fn conversation() -> Value {
-    let schema =
-        json!({"type": "object", "properties": {"degrees": {"type": "integer"}}, "required": ["degrees"]});
-    let city = json!({"type": "object", "properties": {"city": {"type": "string"}}});
-    json!({
-        "messages": [
-            {"role": "system", "content": "You know the weather."},
-            {"role": "user", "content": [
-                {"type": "text", "text": "How warm is it here?"},
-                {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}},
-            ]},
-        ],
-        "tools": [{"type": "function", "function": {"name": "weather", "parameters": city}}],
-        "response_format": {"type": "json_schema", "json_schema": {"name": "warmth", "schema": schema}},
-        "max_tokens": 500, "temperature": 0.5, "stop": ["###"], "reasoning_effort": "low", "user": "u-1",
-    })
+    let mut conversation = adapters::conversation();
+    conversation["reasoning_effort"] = json!("low");
+    conversation["user"] = json!("u-1");
+    conversation
 }
 
 /// The conversation once the tool was called, and has answered.
