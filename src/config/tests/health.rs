@@ -59,3 +59,25 @@ fn what_cannot_be_of_them_is_named() {
     models[0].cooldown.max_seconds: must be at least `default_seconds`, which is 60
     ");
 }
+
+#[test]
+fn callers_can_neither_cool_a_model_by_wrong_requests_nor_be_asked_for() {
+    let of = |provider: &str, model: &str| {
+        let text = format!(
+            "providers: [{{name: p, base_url: 'http://h'{provider}}}]\nmodels: [{{display_name: m, provider: p, model_name: m{model}}}]"
+        );
+        problems(&text).to_string()
+    };
+    assert_eq!(
+        of("", ", cooldown: {trigger_statuses: [503, 422]}"),
+        "models[0].cooldown.trigger_statuses[1]: 422 says that a request is wrong, and callers must not cool a model by theirs"
+    );
+    assert_eq!(
+        of(", api_key: passthrough", ", background_check: {}"),
+        "models[0].background_check: cannot ask for nobody: the provider's `api_key` is `passthrough`"
+    );
+    assert_eq!(
+        of("", ", request: {rename: {a: b, b: c}}"),
+        "models[0].request.rename.a: `b` is renamed itself: say in one step what each field is called there"
+    );
+}

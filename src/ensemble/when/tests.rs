@@ -105,6 +105,7 @@ fn what_can_never_be_true_or_false_is_told_at_load() {
         ("", "is no CEL expression: line 1, column 1: "),
         ("request.tools ==", "is no CEL expression: line 1, column 17: "),
         ("request.tools == 1\n  && && true", "is no CEL expression: line 2, column 6: "),
+        ("request.last_user.matches(request.user)", "has a pattern in `matches` that is no text in quotes"),
         ("request.modle == 'x'", "knows no `request.modle`: a request has model, headers, path, "),
         ("true || request.modle == 'x'", "knows no `request.modle`"),
         ("has(request.modle)", "knows no `request.modle`"),

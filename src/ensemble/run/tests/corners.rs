@@ -5,7 +5,9 @@ use std::num::NonZeroUsize;
 use super::strategies::{asked, decision, judge_of, numbers, results, say, vote};
 use super::*;
 use crate::ensemble::prompt::Purpose;
-use crate::ensemble::{Average, Cascade, Confidence, Rank, RankMode, Weighted, Wishes};
+use crate::ensemble::{
+    Average, Cascade, Confidence, OnNoConsensus, Rank, RankMode, Require, Vote, Weighted, Wishes,
+};
 
 #[tokio::test(start_paused = true)]
 async fn a_sequence_asks_nobody_after_the_deadline() {
@@ -193,4 +195,69 @@ async fn an_average_that_a_caller_chooses_compares_numbers() {
     assert!(matches!(e.strategy, Strategy::Average(_)));
     let (text, how, ..) = answer(&caller, Ensemble::clone(&e)).await;
     assert_eq!((&*text, how), (&*c, "full"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vote_that_must_be_unanimous_and_is_split_asks_nobody_else_for_an_error() {
+    let on_no_consensus = |on_no_consensus| {
+        let vote = Vote { require: Require::Unanimous, on_no_consensus, ..vote() };
+        let mut ensemble = numbers(Strategy::Vote(vote), 4);
+        ensemble.execution = Execution::Sequential;
+        ensemble
+    };
+    let caller = Arc::new(say(&["7", "8", "7", "7"]));
+    let failed =
+        run(Arc::clone(&caller), on_no_consensus(OnNoConsensus::Fail), json!({})).await.err().unwrap();
+    assert_eq!((failed.error.label, asked(&caller)), ("no_consensus", vec!["a".to_owned(), "b".to_owned()]));
+    let caller = Arc::new(say(&["7", "8", "7", "7"]));
+    assert_eq!(answer(&caller, on_no_consensus(OnNoConsensus::First)).await.1, "degraded");
+    assert_eq!(asked(&caller).len(), 4, "who stands in is chosen of all");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cascade_that_agrees_with_its_last_member_needs_no_judge() {
+    let size = |n| NonZeroUsize::new(n).unwrap();
+    let caller = Arc::new(say(&["7", "8", "7"]));
+    let mut ensemble = numbers(with_judge(|_| {}).strategy, 3);
+    ensemble.execution = Execution::Cascade(Cascade { start: size(2), step: size(1), agreement: 0.6 });
+    assert_eq!(answer(&caller, ensemble).await, ("7".to_owned(), "full", 45, 50));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_an_answer_is_sent_in_one_piece_first_hears_whole_answers() {
+    let mut late = streams(10, &["a"]);
+    late.insert(1, (Duration::from_millis(1), Err(down)));
+    let caller = Arc::new(panel().model("a", late));
+    let first = with(|e| {
+        e.strategy = Strategy::First;
+        e.quorum = NonZeroUsize::MIN;
+    });
+    let runner = Runner::new(Arc::clone(&caller) as Arc<dyn Caller>, Admission::new(8), 1 << 20);
+    let admitted = runner.admit(Arc::new(first), context()).ok().unwrap();
+    let limit = Some(Duration::from_secs(60));
+    let outcome = admitted.run(request(&json!({"stream": true})), limit).await.ok().unwrap();
+    assert_eq!(collect(outcome).await.0, "two", "who breaks off before anything is sent is replaced");
+    assert_eq!(caller.calls.lock().unwrap()[0].1["stream"], false);
+}
+
+#[test]
+fn callers_do_not_speak_in_the_words_of_a_wire_format_and_operators_may() {
+    use crate::ensemble::member_body;
+    use crate::upstream::Adapter;
+    let body =
+        json!({"generationConfig": {"candidateCount": 8}, "thinking": {"type": "enabled"}, "top_p": 0.5});
+    let sent = |adapter: Adapter, params: &[(&str, &str)]| {
+        let mut member = fixture::member("a");
+        let model = Arc::get_mut(&mut member.model).unwrap();
+        Arc::get_mut(&mut model.provider).unwrap().adapter = adapter;
+        let param = |(name, json): &(&str, &str)| ((*name).to_owned(), Bytes::from((*json).to_owned()));
+        member.params = params.iter().map(param).collect();
+        let sent: Value = serde_json::from_slice(&member_body(&request(&body), &member).to_bytes()).unwrap();
+        (sent["generationConfig"].clone(), sent["thinking"].clone(), sent["top_p"].clone())
+    };
+    let thinking = json!({"type": "enabled"});
+    assert_eq!(sent(Adapter::Gemini, &[]), (Value::Null, thinking, json!(0.5)));
+    let config = json!({"candidateCount": 8});
+    assert_eq!(sent(Adapter::Anthropic, &[]), (config, Value::Null, json!(0.5)));
+    assert_eq!(sent(Adapter::Gemini, &[("generationConfig", "{\"seed\":1}")]).0, json!({"seed": 1}));
 }
