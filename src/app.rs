@@ -20,6 +20,7 @@ use crate::config::{Address, Config};
 use crate::ensemble::{Runner, Snapshot};
 use crate::ext_proc::Service;
 use crate::limits::{Admission, Cooldowns};
+use crate::telemetry::metrics;
 use crate::upstream::{HttpCaller, Retrying, check};
 
 /// What Envoy may send in one message beyond a body of the allowed size: headers, metadata, and
@@ -127,10 +128,17 @@ pub async fn run(
 ) -> Result<(), Error> {
     let admission = Admission::new(config.max_inflight);
     let (caller, cooldowns) = (Arc::new(HttpCaller), Cooldowns::default());
-    let mut checks = JoinSet::new();
+    let metrics = metrics::install();
+    metrics.announce(
+        config.direct_models.iter().map(|model| (&*model.name, model.provider.adapter.provider_name())),
+        config.snapshot.ensembles().map(|ensemble| (&*ensemble.name, ensemble.strategy.name())),
+    );
+    metrics::config_applied();
+    let mut background = JoinSet::new();
+    background.spawn(metrics.upkeep());
     for model in config.direct_models {
         if model.background_check.is_some() {
-            checks.spawn(check(Arc::clone(&caller), cooldowns.clone(), model));
+            background.spawn(check(Arc::clone(&caller), cooldowns.clone(), model));
         }
     }
     let caller = Retrying::new(caller, cooldowns);
@@ -167,7 +175,7 @@ pub async fn run(
     info!(limit_s = drain.as_secs(), "draining");
     health.set_not_serving::<ExternalProcessorServer<Service>>().await;
     drop(stop);
-    checks.shutdown().await;
+    background.shutdown().await;
     if tokio::time::timeout(drain, serving).await.is_err() {
         warn!("some runs were still going on at the end of the drain");
     }

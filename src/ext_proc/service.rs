@@ -15,6 +15,7 @@ use super::route::{Route, Taken, route};
 use super::{Settings, answer, pb, reply};
 use crate::chat::ApiError;
 use crate::ensemble::{Runner, Snapshot};
+use crate::telemetry::metrics::{self, Counter};
 
 /// The external processor.
 #[derive(Clone)]
@@ -23,6 +24,7 @@ pub struct Service {
     runner: Runner,
     settings: Arc<Settings>,
     told: Arc<Told>,
+    passed_through: Counter,
 }
 
 /// What an operator has been told already: once is enough for what every request would repeat.
@@ -44,7 +46,8 @@ type Replies = Pin<Box<dyn Stream<Item = Result<pb::ProcessingResponse, Status>>
 impl Service {
     /// A processor that takes the requests of these aliases.
     pub fn new(snapshot: Arc<Snapshot>, runner: Runner, settings: Settings) -> Self {
-        Self { snapshot, runner, settings: Arc::new(settings), told: Arc::default() }
+        let passed_through = metrics::passed_through();
+        Self { snapshot, runner, settings: Arc::new(settings), told: Arc::default(), passed_through }
     }
 
     /// Everything happens inside the stream that tonic polls: when Envoy drops it, all of it stops.
@@ -80,6 +83,7 @@ impl Service {
                             }
                         }
                         Step::Finish(replies) => {
+                            self.passed_through.increment(1);
                             for reply in replies {
                                 yield Ok(reply);
                             }

@@ -8,6 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::telemetry::metrics::{self, Gauge};
+
 /// What a caller is told to wait while somebody else's call finds out whether a model is back.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -36,6 +38,8 @@ pub struct Cooldowns {
 struct Model {
     name: Arc<str>,
     phase: Mutex<Phase>,
+    /// Whether it cools down, for scrapers.
+    is_cooling: Gauge,
 }
 
 /// Whether a model is called.
@@ -96,7 +100,8 @@ impl Cooldowns {
             let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
             let model = models.entry(Arc::clone(name)).or_insert_with(|| {
                 let phase = Mutex::new(Phase::Called { failures: 0 });
-                Arc::new(Model { name: Arc::clone(name), phase })
+                let is_cooling = metrics::cooling(name);
+                Arc::new(Model { name: Arc::clone(name), phase, is_cooling })
             });
             Arc::clone(model)
         })
@@ -130,6 +135,7 @@ impl Model {
         let lasts = lasts.min(rules.longest);
         let wait = retry_after.map_or(lasts, |after| lasts.max(after).min(rules.longest));
         *phase = Phase::Cooling { until: Instant::now() + wait, lasts };
+        self.is_cooling.set(1.0);
     }
 }
 
@@ -158,6 +164,7 @@ impl Pass {
             Phase::Called { .. } => *phase = Phase::Called { failures: 0 },
             Phase::Probed { .. } if self.is_probe => {
                 *phase = Phase::Called { failures: 0 };
+                self.model.is_cooling.set(0.0);
                 info!(model = %self.model.name, "model answers again");
             }
             // Others' answers were on their way before it cooled: they are not news.
@@ -214,6 +221,7 @@ impl Drop for Pass {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::metrics::Metrics;
 
     const S: Duration = Duration::from_secs(1);
 
@@ -320,6 +328,27 @@ mod tests {
             tokio::time::advance(wait * S).await;
         }
         assert_eq!(left(&cooldowns), Some(30));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn scrapers_see_a_model_cool_until_it_answers() {
+        let metrics = Metrics::new();
+        let shows = |cooling: u8| {
+            let line = format!("\nconsort_model_cooling{{model=\"m\"}} {cooling}\n");
+            assert!(metrics.render().contains(&line), "{line}");
+        };
+        let cooldowns = Cooldowns::default();
+        metrics.within(|| drop(pass(&cooldowns)));
+        shows(0);
+        for _ in 0..3 {
+            pass(&cooldowns).failed("x", None);
+        }
+        shows(1);
+        tokio::time::advance(30 * S).await;
+        let mut probe = pass(&cooldowns);
+        shows(1);
+        probe.succeeded();
+        shows(0);
     }
 
     #[tokio::test(start_paused = true)]

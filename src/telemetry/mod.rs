@@ -2,6 +2,7 @@
 
 mod account;
 mod attempts;
+pub mod metrics;
 
 pub use account::{Account, Ended, Seat};
 pub use attempts::Attempts;

@@ -25,12 +25,13 @@ const BOTTOM: &str = "chat";
 const CONFIG: (&str, &[&str]) = ("config", &["main", "cli", "app"]);
 
 /// Crates that are one module's business.
-const RESERVED: [(&str, &[&str]); 5] = [
+const RESERVED: [(&str, &[&str]); 6] = [
     ("envoy_types", &["ext_proc", "app"]),
     ("hyper", &["upstream", "http"]),
     ("hyper_util", &["upstream", "http"]),
     ("hyper_rustls", &["upstream"]),
     ("hyper_timeout", &["upstream"]),
+    ("metrics_exporter_prometheus", &["telemetry"]),
 ];
 
 /// Files that are longer than a reader likes, and why.
