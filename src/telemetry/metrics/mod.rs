@@ -20,6 +20,7 @@ use tokio::time::MissedTickBehavior;
 use self::record::OPERATION;
 use self::series::{Scribe, Series};
 use super::decision::{Decision, Outcome};
+use super::record::USABLE;
 
 pub use self::table::*;
 pub use ::metrics::{Counter, Gauge};
@@ -226,7 +227,7 @@ fn describe(recorder: &impl Recorder) {
 fn announce_model(scribe: &mut Scribe, model: &str, provider: &str) {
     scribe.add(&COOLING, &[model], 0.0);
     scribe.add(&COST, &[model], 0.0);
-    scribe.count(&MEMBER_CALLS, &[model, "usable"], 0);
+    scribe.count(&MEMBER_CALLS, &[model, USABLE], 0);
     scribe.count(&LIMITED, &["model", model], 0);
     for metric in [&RETRIES, &ESTIMATED] {
         scribe.count(metric, &[model], 0);

@@ -4,13 +4,12 @@ use super::Metrics;
 use super::series::Scribe;
 use super::table;
 use crate::telemetry::decision::{Call, Decision};
+use crate::telemetry::record::{CANCELLED, NOT_ASKED, USABLE};
 
 /// The one thing that we ask models to do.
 pub(super) const OPERATION: &str = "chat";
 /// The words of results that are no failures.
-const ANSWERS: [&str; 2] = ["usable", "answered"];
-const NOT_ASKED: &str = "not_asked";
-const CANCELLED: &str = "cancelled";
+const ANSWERS: [&str; 2] = [USABLE, "answered"];
 /// The result of a call that was refused for a limit of ours.
 const LIMITED: &str = "limited";
 /// The causes of errors that are limits of an alias, where nobody was asked.
