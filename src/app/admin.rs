@@ -2,11 +2,8 @@
 
 use std::convert::Infallible;
 use std::future::pending;
-use std::sync::Arc;
 
 use axum::Router;
-use metrics_exporter_prometheus::PrometheusBuilder;
-use tracing::warn;
 
 use super::Listener;
 use crate::http;
@@ -33,15 +30,4 @@ pub(super) fn serve(listener: Option<Listener>, admin: Admin) -> Operators<impl 
         pending().await
     };
     Operators { address, serving }
-}
-
-/// Begins to count; all metrics as text.
-pub(super) fn install_metrics() -> Arc<dyn Fn() -> String + Send + Sync> {
-    match PrometheusBuilder::new().install_recorder() {
-        Ok(handle) => Arc::new(move || handle.render()),
-        Err(error) => {
-            warn!(%error, "somebody else records the metrics of this process");
-            Arc::new(String::new)
-        }
-    }
 }

@@ -11,6 +11,7 @@ use crate::ext_proc::Setup;
 use crate::http::admin::{Admin, InForce, Readiness};
 use crate::limits::{Admission, Cooldowns};
 use crate::telemetry::LogLevel;
+use crate::telemetry::metrics::{self, Metrics};
 use crate::upstream::{Caller, HttpCaller, Retrying, check};
 
 /// What is in force, and what outlives it: a model that cools down does so under the next configuration too, and runs
@@ -22,12 +23,13 @@ pub(super) struct Current {
     cooldowns: Cooldowns,
     http: Arc<HttpCaller>,
     caller: Arc<dyn Caller>,
-    checks: JoinSet<()>,
+    background: JoinSet<()>,
+    metrics: Metrics,
 }
 
 impl Current {
     /// By a first configuration.
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config, metrics: Metrics) -> Self {
         let (http, cooldowns) = (Arc::new(HttpCaller), Cooldowns::default());
         let admission = Admission::new(config.max_inflight);
         let caller: Arc<dyn Caller> = Arc::new(Retrying::new(Arc::clone(&http), cooldowns.clone()));
@@ -38,9 +40,10 @@ impl Current {
             cooldowns,
             http,
             caller,
-            checks: JoinSet::new(),
+            background: JoinSet::new(),
+            metrics,
         };
-        current.begin_checks(config);
+        current.begin(config);
         current
     }
 
@@ -48,20 +51,27 @@ impl Current {
     pub(super) async fn replace(&mut self, config: &Config) {
         self.door.store(Arc::new(setup(config, &self.admission, &self.caller)));
         self.shown.store(Arc::new(in_force(config)));
-        self.end_checks().await;
-        self.begin_checks(config);
+        self.end_background().await;
+        self.begin(config);
     }
 
-    /// Ends the questions to models that have cooled down.
-    pub(super) async fn end_checks(&mut self) {
-        self.checks.shutdown().await;
+    /// Ends what goes on beside requests.
+    pub(super) async fn end_background(&mut self) {
+        self.background.shutdown().await;
     }
 
-    fn begin_checks(&mut self, config: &Config) {
+    /// Counts what the configuration has, and asks models that have cooled down.
+    fn begin(&mut self, config: &Config) {
+        self.metrics.announce(
+            config.direct_models.iter().map(|model| (&*model.name, model.provider.adapter.provider_name())),
+            config.snapshot.ensembles().map(|ensemble| (&*ensemble.name, ensemble.strategy.name())),
+        );
+        metrics::config_applied();
+        self.background.spawn(self.metrics.clone().upkeep());
         for model in &config.direct_models {
             if model.background_check.is_some() {
                 let (http, cooldowns) = (Arc::clone(&self.http), self.cooldowns.clone());
-                self.checks.spawn(check(http, cooldowns, Arc::clone(model)));
+                self.background.spawn(check(http, cooldowns, Arc::clone(model)));
             }
         }
     }
@@ -72,12 +82,8 @@ impl Current {
     }
 
     /// What operators are told of.
-    pub(super) fn admin(
-        &self,
-        readiness: Arc<Readiness>,
-        log_level: LogLevel,
-        metrics: Arc<dyn Fn() -> String + Send + Sync>,
-    ) -> Admin {
+    pub(super) fn admin(&self, readiness: Arc<Readiness>, log_level: LogLevel) -> Admin {
+        let metrics = self.metrics.clone();
         let (current, cooldowns) = (Arc::clone(&self.shown), self.cooldowns.clone());
         Admin { current, readiness, cooldowns, log_level, metrics }
     }

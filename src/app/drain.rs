@@ -43,7 +43,7 @@ impl Drain {
         }
         drop(self.stop);
         self.health.end().await;
-        self.current.end_checks().await;
+        self.current.end_background().await;
         match tokio::time::timeout(limit, serving).await {
             Ok(ended) => ended?,
             Err(_elapsed) => warn!("some runs were still going on at the end of the drain"),

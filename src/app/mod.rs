@@ -25,7 +25,7 @@ use self::reload::Reloader;
 use self::signals::Ends;
 use crate::config::Config;
 use crate::http::admin::Readiness;
-use crate::telemetry::LogLevel;
+use crate::telemetry::{LogLevel, metrics};
 
 pub use listener::{Listener, Listeners};
 
@@ -101,11 +101,10 @@ pub async fn run(
     follow: Option<Follow>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let metrics = admin::install_metrics();
+    let metrics = metrics::install();
     let readiness = Arc::new(Readiness::of_first());
-    let current = Current::new(&config);
-    let operators =
-        admin::serve(listeners.admin, current.admin(Arc::clone(&readiness), level.clone(), metrics));
+    let current = Current::new(&config, metrics.clone());
+    let operators = admin::serve(listeners.admin, current.admin(Arc::clone(&readiness), level.clone()));
     let (addr, admin) = (listeners.ext_proc.address(), operators.address.clone());
     let (stop, stopped) = oneshot::channel::<()>();
     let grpc = Grpc::new(current.door(), grpc::max_message_bytes(&config)).await?;

@@ -4,9 +4,7 @@ use std::convert::Infallible;
 use std::future::pending;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use metrics::gauge;
 use serde_json::Value;
 use tracing::{error, info, warn};
 
@@ -16,7 +14,7 @@ use super::grpc::max_message_bytes;
 use super::watch::{Fingerprint, Watch};
 use crate::config::{self, Config};
 use crate::http::admin::Readiness;
-use crate::telemetry::LogLevel;
+use crate::telemetry::{LogLevel, metrics};
 
 /// What is decided when the process begins: the keys, and where they stand.
 const LASTING: [(&str, &str); 3] = [
@@ -44,7 +42,6 @@ struct First {
 impl Reloader {
     /// With a first configuration, which is in force already.
     pub(super) fn new(config: Config, current: Current, readiness: Arc<Readiness>, level: LogLevel) -> Self {
-        tell_metrics(1);
         let first = First { shown: Arc::clone(&config.shown), max_message_bytes: max_message_bytes(&config) };
         Self { config, current, readiness, level, first }
     }
@@ -106,13 +103,12 @@ impl Reloader {
         let (models, ensembles) = (config.direct_models.len(), config.snapshot.ensembles().count());
         self.config = config;
         let generation = self.readiness.reloaded(needs_restart);
-        tell_metrics(generation);
         info!(generation, models, ensembles, "configuration reloaded");
     }
 
     fn refuse(&self, problems: Vec<String>) {
         error!(problems = problems.join("\n"), "configuration not reloaded: the one before stays in force");
-        gauge!("consort_config_last_reload_successful").set(0.0);
+        metrics::config_refused();
         self.readiness.refused(problems);
     }
 }
@@ -125,11 +121,4 @@ impl First {
         let larger = max_message_bytes(config) > self.max_message_bytes;
         keys.chain(larger.then_some("limits.max_request_bytes")).collect()
     }
-}
-
-fn tell_metrics(generation: u64) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    gauge!("consort_config_last_reload_successful").set(1.0);
-    gauge!("consort_config_last_reload_success_timestamp_seconds").set(now.as_secs_f64());
-    gauge!("consort_config_generation").set(generation as f64);
 }

@@ -10,6 +10,7 @@ use super::exchange::{Asked, Detour};
 use super::headers::RequestHead;
 use crate::chat::Request;
 use crate::ensemble::{Context, Ensemble, Facts, RunError, Wished};
+use crate::telemetry::metrics;
 use crate::upstream::DirectModel;
 
 /// Where an alias's request goes.
@@ -65,6 +66,7 @@ pub(super) fn route(asked: Asked, settings: &Settings) -> Route {
     {
         let why = if enabled { "when" } else { "x-ensemble-enable" };
         info!(request_id = %context.request_id, alias = %ensemble.name, model = %otherwise.name, why, "request passed to `otherwise`");
+        metrics::passed_otherwise(&ensemble.name);
         return Route::Otherwise(detour(&request, otherwise, &head, settings));
     }
     let given = match request.check_supported() {

@@ -16,12 +16,14 @@ use super::route::{Route, Taken, route};
 use super::{Settings, answer, pb, reply};
 use crate::chat::ApiError;
 use crate::ensemble::{Runner, Snapshot};
+use crate::telemetry::metrics::{self, Counter};
 
 /// The external processor.
 #[derive(Clone)]
 pub struct Service {
     current: Arc<ArcSwap<Setup>>,
     told: Arc<Told>,
+    passed_through: Counter,
 }
 
 /// What one configuration means for this door. A request keeps the one that it began with.
@@ -39,6 +41,7 @@ pub struct Setup {
 struct Begun {
     setup: Arc<Setup>,
     told: Arc<Told>,
+    passed_through: Counter,
 }
 
 /// What an operator has been told already: once is enough for what every request would repeat.
@@ -60,7 +63,7 @@ type Replies = Pin<Box<dyn Stream<Item = Result<pb::ProcessingResponse, Status>>
 impl Service {
     /// A processor by what is `current` when a request begins.
     pub fn new(current: Arc<ArcSwap<Setup>>) -> Self {
-        Self { current, told: Arc::default() }
+        Self { current, told: Arc::default(), passed_through: metrics::passed_through() }
     }
 }
 
@@ -98,6 +101,7 @@ impl Begun {
                             }
                         }
                         Step::Finish(replies) => {
+                            self.passed_through.increment(1);
                             for reply in replies {
                                 yield Ok(reply);
                             }
@@ -245,7 +249,11 @@ impl pb::ExternalProcessor for Service {
         &self,
         request: Request<Streaming<pb::ProcessingRequest>>,
     ) -> Result<Response<Self::ProcessStream>, Status> {
-        let begun = Begun { setup: self.current.load_full(), told: Arc::clone(&self.told) };
+        let begun = Begun {
+            setup: self.current.load_full(),
+            told: Arc::clone(&self.told),
+            passed_through: self.passed_through.clone(),
+        };
         Ok(Response::new(Box::pin(begun.converse(request.into_inner()))))
     }
 }

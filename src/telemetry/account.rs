@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::decision::{Call, Decision, Outcome, Usage as UsageRecord};
 use super::record::{self, DEFECT, NOT_ASKED, RUNNING, USABLE, end_running, ms, plus};
-use super::{Attempts, Bill, Cost, Door, Part, line};
+use super::{Attempts, Bill, Cost, Door, Part, line, metrics};
 use crate::chat::Usage;
 
 /// The account of one run. Dropping it closes it: on success, failure, cancellation and panic
@@ -311,6 +311,7 @@ impl Drop for Account {
         if std::thread::panicking() {
             self.failed(DEFECT);
         }
+        metrics::record(&self.decision);
         line::write(&self.decision);
     }
 }

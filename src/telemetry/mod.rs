@@ -5,6 +5,7 @@ mod attempts;
 mod cost;
 mod line;
 mod log;
+pub mod metrics;
 mod record;
 
 pub use account::{About, Account, Ended, Seat};

@@ -25,7 +25,7 @@ const BOTTOM: &str = "chat";
 const CONFIG: (&str, &[&str]) = ("config", &["main", "cli", "app"]);
 
 /// Crates that are one module's business.
-const RESERVED: [(&str, &[&str]); 7] = [
+const RESERVED: [(&str, &[&str]); 8] = [
     ("envoy_types", &["ext_proc", "app"]),
     ("hyper", &["upstream", "http"]),
     ("hyper_util", &["upstream", "http"]),
@@ -34,6 +34,7 @@ const RESERVED: [(&str, &[&str]); 7] = [
     // `app` puts the listeners' routes together.
     ("axum", &["http", "app"]),
     ("notify", &["app"]),
+    ("metrics_exporter_prometheus", &["telemetry"]),
 ];
 
 /// Files that are longer than a reader likes, and why.

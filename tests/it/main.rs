@@ -21,6 +21,7 @@ mod fidelity;
 mod gemini;
 mod house;
 mod main_job;
+mod metrics;
 mod overrides;
 mod passthrough;
 mod provider_streams;
