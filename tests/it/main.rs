@@ -10,21 +10,25 @@
 )]
 
 mod adapters;
+mod admin;
 mod aimock;
 mod clients;
 mod controls;
+mod drain;
 mod envoy;
 mod errors;
 mod fault_table;
 mod faults;
 mod fidelity;
 mod gemini;
+mod health;
 mod house;
 mod main_job;
 mod overrides;
 mod passthrough;
 mod provider_streams;
 mod quality;
+mod reload;
 mod retries;
 mod schema;
 mod stack;
