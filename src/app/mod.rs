@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 
-use tokio::signal::unix::Signal;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::info;
 
@@ -23,9 +23,11 @@ use self::drain::Drain;
 use self::grpc::Grpc;
 use self::reload::Reloader;
 use self::signals::Ends;
-use crate::config::Config;
+use self::watch::Fingerprint;
+use crate::config::{Config, Problems};
 use crate::http::admin::Readiness;
 use crate::telemetry::{LogLevel, metrics};
+use crate::upstream::Pools;
 
 pub use listener::{Listener, Listeners};
 
@@ -56,23 +58,47 @@ pub enum Error {
     Forced,
 }
 
-/// The file that a configuration was read from, to be read again.
+/// A configuration that was read from a file, and follows it from then on.
 #[derive(Debug)]
-pub struct Follow {
-    /// Where it is.
-    pub file: PathBuf,
-    /// Reads it at once, changed or not.
-    pub hang_up: Signal,
+pub struct FromFile {
+    /// What the file means.
+    pub config: Config,
+    file: PathBuf,
+    /// What it and the files that it names held when they were read.
+    seen: Fingerprint,
 }
 
-/// Binds, serves until SIGTERM or SIGINT by what `file` says, also when that changes, drains.
+impl FromFile {
+    /// Reads the configuration file.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load(file: PathBuf) -> Result<Self, Problems> {
+        let (config, seen) = reload::read(&file, &Pools::default())?;
+        Ok(Self { config, file, seen })
+    }
+}
+
+/// A file to be read again.
+#[derive(Debug)]
+pub struct Follow {
+    file: PathBuf,
+    /// What it and the files that it names hold.
+    seen: Fingerprint,
+    /// Reads it at once, changed or not.
+    hang_up: Signal,
+}
+
+/// Binds, serves until SIGTERM or SIGINT by what the file says, also when that changes, drains.
 ///
 /// # Errors
 /// When a listener cannot be bound, or the server fails, or a second signal ends the drain.
-pub async fn serve(file: PathBuf, config: Config, level: LogLevel) -> Result<(), Error> {
+pub async fn serve(from: FromFile, level: LogLevel) -> Result<(), Error> {
+    let FromFile { config, file, seen } = from;
     let listeners = Listeners::bind(&config).await?;
     let mut ends = Ends::listen().map_err(Error::Signals)?;
-    let follow = Follow { file, hang_up: signals::hang_up().map_err(Error::Signals)? };
+    let hang_up = signal(SignalKind::hangup()).map_err(Error::Signals)?;
+    let follow = Follow { file, seen, hang_up };
     let (end, ended) = oneshot::channel();
     let ended = async {
         // A sender that is gone means the same.

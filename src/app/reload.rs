@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::pending;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -12,9 +12,10 @@ use super::Follow;
 use super::current::Current;
 use super::grpc::max_message_bytes;
 use super::watch::{Fingerprint, Watch};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Problems};
 use crate::http::admin::Readiness;
 use crate::telemetry::{LogLevel, metrics};
+use crate::upstream::Pools;
 
 /// What is decided when the process begins: the keys, and where they stand.
 const LASTING: [(&str, &str); 3] = [
@@ -22,6 +23,19 @@ const LASTING: [(&str, &str); 3] = [
     ("listen.admin", "/listen/admin"),
     ("log.format", "/log/format"),
 ];
+
+/// Reads a configuration, and what the file and those that it names held *before* that: a later change, however soon it
+/// comes, is one.
+pub(super) fn read(file: &Path, earlier: &Pools) -> Result<(Config, Fingerprint), Problems> {
+    let mut seen = Fingerprint::of([file.to_owned()]);
+    loop {
+        let config = config::load_with(file, earlier)?;
+        if config.watched.iter().all(|file| seen.knows(file)) {
+            return Ok((config, seen));
+        }
+        seen = Fingerprint::of(config.watched.into_iter().chain([file.to_owned()]));
+    }
+}
 
 /// Puts configurations in force.
 pub(super) struct Reloader {
@@ -48,47 +62,41 @@ impl Reloader {
 
     /// Reads the file again when it has changed, or one that it names, and whenever told to.
     pub(super) async fn follow(&mut self, follow: Option<Follow>) -> Infallible {
-        let Some(Follow { file, mut hang_up }) = follow else {
+        let Some(Follow { file, mut seen, mut hang_up }) = follow else {
             return pending().await;
         };
-        let mut watch = Watch::new();
-        watch.look_at(self.files(&file).iter().map(PathBuf::as_path));
-        let mut seen = self.fingerprint(&file).await;
+        let (mut watch, mut is_told) = (Watch::new(), false);
         loop {
-            let is_told = tokio::select! {
-                told = hang_up.recv() => told.is_some(),
-                () = watch.settled() => false,
-            };
-            // Before it is read: what changes meanwhile is another change.
-            watch.look_at(self.files(&file).iter().map(PathBuf::as_path));
-            let now = self.fingerprint(&file).await;
+            // A link leads elsewhere now, or a directory is another one. What moves from here on is noticed, and what
+            // has moved before is seen next.
+            watch.look_at(seen.files());
+            let earlier = seen.clone();
+            let now = tokio::task::spawn_blocking(move || earlier.again()).await.unwrap_or(seen.clone());
             if now == seen && !is_told {
+                is_told = tokio::select! {
+                    told = hang_up.recv() => told.is_some(),
+                    () = watch.settled() => false,
+                };
                 continue;
             }
-            seen = now;
-            self.reload(&file).await;
-            watch.look_at(self.files(&file).iter().map(PathBuf::as_path));
+            is_told = false;
+            seen = self.reload(&file).await.unwrap_or(now);
         }
     }
 
-    /// The files that the configuration in force was made of.
-    fn files(&self, file: &Path) -> Vec<PathBuf> {
-        std::iter::once(file.to_owned()).chain(self.config.watched.iter().cloned()).collect()
-    }
-
-    async fn fingerprint(&self, file: &Path) -> Option<Fingerprint> {
-        let files = self.files(file);
-        let read = move || Fingerprint::of(files.iter().map(PathBuf::as_path));
-        tokio::task::spawn_blocking(read).await.ok()
-    }
-
-    async fn reload(&mut self, file: &Path) {
+    /// What the file and those that it names held, when it could be taken.
+    async fn reload(&mut self, file: &Path) -> Option<Fingerprint> {
         let (file, pools) = (file.to_owned(), self.config.pools.clone());
-        match tokio::task::spawn_blocking(move || config::load_with(&file, &pools)).await {
-            Ok(Ok(config)) => self.take(config).await,
-            Ok(Err(problems)) => self.refuse(problems.iter().map(ToString::to_string).collect()),
-            Err(_) => self.refuse(vec!["reading it ended in a panic".to_owned()]),
-        }
+        let problems = match tokio::task::spawn_blocking(move || read(&file, &pools)).await {
+            Ok(Ok((config, seen))) => {
+                self.take(config).await;
+                return Some(seen);
+            }
+            Ok(Err(problems)) => problems.iter().map(ToString::to_string).collect(),
+            Err(_) => vec!["reading it ended in a panic".to_owned()],
+        };
+        self.refuse(problems);
+        None
     }
 
     async fn take(&mut self, config: Config) {

@@ -10,15 +10,18 @@
 )]
 
 mod adapters;
+mod admin;
 mod aimock;
 mod clients;
 mod controls;
+mod drain;
 mod envoy;
 mod errors;
 mod fault_table;
 mod faults;
 mod fidelity;
 mod gemini;
+mod health;
 mod house;
 mod main_job;
 mod metrics;
@@ -26,6 +29,7 @@ mod overrides;
 mod passthrough;
 mod provider_streams;
 mod quality;
+mod reload;
 mod retries;
 mod schema;
 mod stack;
