@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, io};
 
+use axum::serve::ListenerExt as _;
 use envoy_types::pb::envoy::service::ext_proc::v3::external_processor_server::ExternalProcessorServer;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -19,6 +20,7 @@ use tracing::{info, warn};
 use crate::config::{Address, Config};
 use crate::ensemble::{Runner, Snapshot};
 use crate::ext_proc::Service;
+use crate::http::door::{self, Connections, Door};
 use crate::limits::{Admission, Cooldowns};
 use crate::upstream::{HttpCaller, Retrying, check};
 
@@ -51,6 +53,9 @@ pub enum Error {
     /// The gRPC server failed.
     #[error("the ext_proc server failed")]
     Serve(#[from] tonic::transport::Error),
+    /// TLS refuses the HTTP door's settings.
+    #[error("the HTTP door cannot speak TLS")]
+    Tls(#[from] rustls::Error),
     /// Signals cannot be listened for.
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
@@ -76,6 +81,16 @@ impl Listener {
             Address::Unix(path) => remove_stale(path).and_then(|()| UnixListener::bind(path)).map(Self::Unix),
         };
         bound.map_err(|source| Error::Bind { address: address.to_string(), source })
+    }
+
+    /// Whether others than this machine may reach it.
+    fn is_exposed(&self) -> bool {
+        match self {
+            Self::Tcp(tcp) => {
+                tcp.local_addr().is_ok_and(|address| !address.ip().to_canonical().is_loopback())
+            }
+            Self::Unix(_) => false,
+        }
     }
 
     /// Where it listens.
@@ -105,6 +120,10 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 /// When a listener cannot be bound, or the server fails.
 pub async fn serve(config: Config) -> Result<(), Error> {
     let listener = Listener::bind(&config.listen.ext_proc).await?;
+    let http = match &config.listen.http {
+        Some(address) => Some(Listener::bind(address).await?),
+        None => None,
+    };
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
     let shutdown = async move {
@@ -113,15 +132,16 @@ pub async fn serve(config: Config) -> Result<(), Error> {
             _ = interrupt.recv() => {}
         }
     };
-    run(listener, config, shutdown).await
+    run(listener, http, config, shutdown).await
 }
 
-/// Serves on `listener` until `shutdown`, then lets what runs finish.
+/// Serves Envoy on `listener`, and callers on `http`, until `shutdown`, then lets what runs finish.
 ///
 /// # Errors
 /// When the server fails.
 pub async fn run(
     listener: Listener,
+    http: Option<Listener>,
     config: Config,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
@@ -138,6 +158,15 @@ pub async fn run(
     let max_message_bytes = config.ext_proc.max_request_bytes.max(MIN_MESSAGE).saturating_add(MESSAGE_SLACK);
     let drain = longest_run(&config.snapshot);
     let ensembles = config.snapshot.ensembles().count();
+    let door = Door::new(Arc::clone(&config.snapshot), runner.clone(), config.door);
+    let http_addr = http.as_ref().map(Listener::address);
+    if http.as_ref().is_some_and(Listener::is_exposed) && !door.has_keys() {
+        warn!(
+            addr = http_addr,
+            remedy = "set http.api_keys, or listen on loopback behind something that knows its callers",
+            "the HTTP door is open to whoever can reach it"
+        );
+    }
     let service = Service::new(config.snapshot, runner, config.ext_proc);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<ExternalProcessorServer<Service>>().await;
@@ -153,12 +182,15 @@ pub async fn run(
                 .max_decoding_message_size(max_message_bytes)
                 .max_encoding_message_size(usize::MAX),
         );
-    info!(addr = %listener.address(), ensembles, "listening");
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let serving = accept(router, listener, async {
-        // A sender that is gone means the same.
-        let _stop = stopped.await;
-    });
+    info!(addr = %listener.address(), http = http_addr, ensembles, "listening");
+    let (stop, stopped) = tokio::sync::watch::channel(());
+    // What stops them is that the sender is gone.
+    let until_stop = |mut stopped: tokio::sync::watch::Receiver<()>| async move {
+        while stopped.changed().await.is_ok() {}
+    };
+    let envoy = accept(router, listener, until_stop(stopped.clone()));
+    let callers = open(door, http, config.connections, until_stop(stopped));
+    let serving = async { tokio::try_join!(envoy, callers).map(|_| ()) };
     tokio::pin!(serving);
     tokio::select! {
         ended = &mut serving => return ended,
@@ -184,6 +216,26 @@ async fn accept(router: Router, listener: Listener, stop: impl Future<Output = (
         Listener::Unix(unix) => {
             router.serve_with_incoming_shutdown(UnixListenerStream::new(unix), stop).await?;
         }
+    }
+    Ok(())
+}
+
+/// Serves the HTTP door, where it is open.
+async fn open(
+    door: Door,
+    listener: Option<Listener>,
+    connections: Connections,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let router = door::router(door);
+    match listener {
+        Some(Listener::Tcp(tcp)) => {
+            // A socket that is gone already needs no setting.
+            let tcp = tcp.tap_io(|io: &mut TcpStream| drop(io.set_nodelay(true)));
+            door::serve(tcp, router, connections, stop).await?;
+        }
+        Some(Listener::Unix(unix)) => door::serve(unix, router, connections, stop).await?,
+        None => stop.await,
     }
     Ok(())
 }

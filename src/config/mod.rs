@@ -26,6 +26,7 @@ use std::sync::Arc;
 use tracing::level_filters::LevelFilter;
 
 use crate::ensemble::Snapshot;
+use crate::http::door;
 use crate::upstream::DirectModel;
 
 pub use json_schema::json_schema;
@@ -41,7 +42,11 @@ pub struct Config {
     pub listen: Listen,
     /// What the operator decided about Envoy's door.
     pub ext_proc: crate::ext_proc::Settings,
-    /// The ensembles, by alias.
+    /// What the operator decided about the plain HTTP door.
+    pub door: door::Settings,
+    /// How that door's connections are held to their time.
+    pub connections: door::Connections,
+    /// The ensembles and the direct models, by alias.
     pub snapshot: Arc<Snapshot>,
     /// Every direct model, in the file's order, whether an ensemble uses it or not.
     pub direct_models: Vec<Arc<DirectModel>>,
@@ -58,6 +63,8 @@ pub struct Config {
 pub struct Listen {
     /// Envoy's external processing.
     pub ext_proc: Address,
+    /// The plain HTTP door, where it is open.
+    pub http: Option<Address>,
 }
 
 /// An address to bind.

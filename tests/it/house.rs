@@ -9,11 +9,13 @@ use consort::config::{Environment, Format, Source};
 use consort_testkit::{fetch, workspace};
 
 /// From the top down: a module may name those that stand below it. One line is one layer; within it, none names another.
-const LAYERS: [&[&str]; 8] = [
+const LAYERS: [&[&str]; 9] = [
     &["main"],
     &["cli"],
     &["app"],
     &["ext_proc", "http"],
+    // What every door does with a request, so that no door does it its own way.
+    &["dispatch"],
     &["ensemble"],
     &["upstream"],
     &["limits"],
@@ -25,12 +27,15 @@ const BOTTOM: &str = "chat";
 const CONFIG: (&str, &[&str]) = ("config", &["main", "cli", "app"]);
 
 /// Crates that are one module's business.
-const RESERVED: [(&str, &[&str]); 5] = [
+const RESERVED: [(&str, &[&str]); 7] = [
     ("envoy_types", &["ext_proc", "app"]),
     ("hyper", &["upstream", "http"]),
     ("hyper_util", &["upstream", "http"]),
     ("hyper_rustls", &["upstream"]),
     ("hyper_timeout", &["upstream"]),
+    ("tokio_rustls", &["http"]),
+    // The key digests of the plain door.
+    ("subtle", &["http"]),
 ];
 
 /// Files that are longer than a reader likes, and why.
@@ -255,7 +260,8 @@ fn every_yaml_that_we_ship_loads() {
 
 /// Whether a text's first key is one of a configuration of Consort's.
 fn is_of_consort(text: &str) -> bool {
-    let sections = ["listen", "providers", "models", "overrides", "limits", "stream", "ext_proc", "log"];
+    let sections =
+        ["listen", "providers", "models", "overrides", "limits", "stream", "ext_proc", "http", "log"];
     let first = text.lines().find(|line| !line.is_empty() && !line.starts_with('#')).unwrap_or_default();
     first.split_once(':').is_some_and(|(key, _)| sections.contains(&key))
 }

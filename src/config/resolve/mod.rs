@@ -3,6 +3,7 @@
 mod answer;
 mod ensemble;
 mod health;
+mod http;
 mod judge;
 mod models;
 mod overrides;
@@ -15,7 +16,7 @@ mod strategy;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderName;
+use ::http::HeaderName;
 use tracing::level_filters::LevelFilter;
 
 use self::models::Resolver;
@@ -28,16 +29,21 @@ use crate::ext_proc::{ModeOverride, Settings};
 
 /// What the whole file means; nothing when that is not certain.
 pub(super) fn resolve(file: &File, written: &Written, report: &mut Report) -> Option<Config> {
-    let ext_proc = address(file, report);
+    let ext_proc = address(&file.listen.ext_proc, "ext_proc", report);
+    let http = file.listen.http.as_ref().map(|written| address(written, "http", report));
+    let door = http::resolve(file, written, report);
     let settings = settings(file, report);
     let providers = provider::resolve(file, written, report);
     let mut resolver = Resolver::new(file, written, report);
     let direct_models = resolver.models(&providers);
     let ensembles = resolver.ensembles();
+    let (door, connections) = door?;
     Some(Config {
-        listen: Listen { ext_proc: ext_proc? },
+        listen: Listen { ext_proc: ext_proc?, http: http.map_or(Some(None), |http| http.map(Some))? },
         ext_proc: settings,
-        snapshot: Arc::new(Snapshot::new(ensembles)),
+        door,
+        connections,
+        snapshot: Arc::new(Snapshot::new(ensembles).with_direct(direct_models.iter().map(Arc::clone))),
         direct_models,
         max_inflight: file.limits.max_inflight,
         max_answer_bytes: file.limits.max_answer_bytes,
@@ -50,8 +56,7 @@ fn bound(ms: u64) -> Option<Duration> {
     (ms > 0).then(|| Duration::from_millis(ms))
 }
 
-fn address(file: &File, report: &mut Report) -> Option<Address> {
-    let written = &file.listen.ext_proc;
+fn address(written: &str, key: &'static str, report: &mut Report) -> Option<Address> {
     let address = match written.strip_prefix("unix:") {
         Some(socket) => socket.starts_with('/').then(|| Address::Unix(socket.into())),
         None => written
@@ -60,10 +65,10 @@ fn address(file: &File, report: &mut Report) -> Option<Address> {
                 let ipv6 = host.starts_with('[') && host.ends_with(']');
                 !host.is_empty() && (ipv6 || !host.contains(':')) && port.parse::<u16>().is_ok()
             })
-            .map(|_| Address::Tcp(written.clone())),
+            .map(|_| Address::Tcp(written.to_owned())),
     };
     if address.is_none() {
-        report.add(Path::root().key("listen").key("ext_proc"), "expected `host:port` or `unix:/path`");
+        report.add(Path::root().key("listen").key(key), "expected `host:port` or `unix:/path`");
     }
     address
 }

@@ -11,6 +11,7 @@
 mod answer;
 mod ensemble;
 mod health;
+mod http;
 mod judge;
 mod model;
 mod overrides;
@@ -27,6 +28,7 @@ pub use ensemble::{
     Cascade, Ensemble, Execution, OnJudgeFailure, OnQuorumFailure, Reasoning, SingleCandidate, Trace,
 };
 pub use health::{BackgroundCheck, Cooldown};
+pub use http::{ApiKey, Http, NamedKey, Tls};
 pub use judge::{Judge, Prompt, Prompts};
 pub use model::{Model, ResponseFormat, Rules, Unsupported};
 pub use overrides::{AdHoc, FileOverrides, Overrides};
@@ -59,6 +61,8 @@ pub struct File {
     pub stream: Stream,
     /// The door that Envoy's external processing uses.
     pub ext_proc: ExtProc,
+    /// The plain HTTP door.
+    pub http: Http,
     /// What Consort logs, to standard output.
     pub log: Log,
 }
@@ -70,10 +74,14 @@ pub struct Listen {
     /// Envoy's external processing (gRPC): `host:port`, or `unix:/path`.
     #[schemars(length(min = 1))]
     pub ext_proc: String,
+    /// The same ensembles, and the direct models, as an OpenAI-compatible server: `host:port`, or `unix:/path`.
+    /// Default: none.
+    #[schemars(length(min = 1))]
+    pub http: Option<String>,
 }
 
 impl Default for Listen {
     fn default() -> Self {
-        Self { ext_proc: "127.0.0.1:50051".to_owned() }
+        Self { ext_proc: "127.0.0.1:50051".to_owned(), http: None }
     }
 }

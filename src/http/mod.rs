@@ -1,0 +1,3 @@
+//! What is served over plain HTTP.
+
+pub mod door;
