@@ -33,7 +33,14 @@ fn what_is_wrong_with_the_door_is_said_without_showing_a_key() {
     let text = format!(
         "{{listen: {{http: nowhere}}, http: {{api_keys: [{keys}], tls: {{cert: /no/cert, key: /no/key}}}}}}"
     );
-    insta::assert_snapshot!(problems(&text), @"");
+    insta::assert_snapshot!(problems(&text), @r#"
+    http.api_keys[0]: expected `sha256:` and the key's digest in hexadecimal, as `printf %s "$KEY" | sha256sum` prints it
+    http.api_keys[1]: expected the key's SHA-256 digest: 64 hexadecimal digits
+    http.api_keys[3].name: is the name of another key too
+    http.api_keys[3].sha256: expected the key's SHA-256 digest: 64 hexadecimal digits
+    http.tls.cert: cannot read "/no/cert": I/O error: No such file or directory (os error 2)
+    listen.http: expected `host:port` or `unix:/path`
+    "#);
 }
 
 #[test]
