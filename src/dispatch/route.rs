@@ -9,6 +9,7 @@ use tracing::info;
 use super::Headers;
 use crate::chat::Request;
 use crate::ensemble::{Context, Ensemble, Facts, RunError, Wished};
+use crate::telemetry::Door;
 use crate::upstream::DirectModel;
 
 /// An alias's complete request.
@@ -19,6 +20,8 @@ pub struct Asked<'a, H> {
     pub head: &'a H,
     /// The request's body.
     pub body: Bytes,
+    /// Which door it came in by.
+    pub door: Door,
     /// How the door can hand over an answer.
     pub delivery: Delivery,
 }
@@ -81,9 +84,13 @@ pub enum Given {
 
 /// Decides by the caller's headers and the ensemble's condition. The body is read when one of them asks.
 pub fn route(asked: Asked<'_, impl Headers>) -> Route {
-    let Asked { ensemble, head, body, delivery } = asked;
-    let context =
-        Context { request_id: head.request_id(), passed: Arc::new(head.passed()), ..Context::default() };
+    let Asked { ensemble, head, body, door, delivery } = asked;
+    let context = Context {
+        request_id: head.request_id(),
+        door,
+        passed: Arc::new(head.passed()),
+        ..Context::default()
+    };
     let run =
         |ensemble, context, request| Route::Run(Box::new(Taken { ensemble, context, request, delivery }));
     let wished = match ensemble.wished(&head.wishes()) {

@@ -38,7 +38,7 @@ pub enum Unanswered {
 pub(super) async fn ask(run: &mut Run) -> Result<Begun, RunError> {
     let member = run.ensemble.panel.first().ok_or(RunError::Internal)?.clone();
     run.account.panel_began(run.request.stream);
-    let attempts = run.account.member_began(0);
+    let attempts = run.account.member_began(0, member.model.cost);
     let seat = Seat::Member(0);
     let name = serde_json::Value::from(&*member.model.model_name).to_string();
     let edit = run.request.edit().set("model", name);
@@ -46,10 +46,10 @@ pub(super) async fn ask(run: &mut Run) -> Result<Begun, RunError> {
     let body = forced(edit, &member.model, &member.params).body();
     let sent = body.len();
     let called = run.call(&member.model, body, run.request.stream, attempts).await;
-    run.account.panel_ended(0);
-    run.head.panel_time = run.account.panel_time();
     match called {
         Ok(rest) => {
+            run.account.panel_ended(0, Some(seat));
+            run.head.panel_time = run.account.panel_time();
             run.head.responses = 1;
             run.settle(How::Full);
             Ok(Begun { seat, first: Vec::new(), rest: rest.boxed(), sent, by_fallback: false })

@@ -7,6 +7,7 @@ use super::exchange::{Asked, Detour};
 use super::headers::RequestHead;
 use crate::chat::Request;
 use crate::dispatch::{self, Delivery, Taken};
+use crate::telemetry::Door;
 use crate::upstream::DirectModel;
 
 /// Where an alias's request goes.
@@ -22,7 +23,8 @@ pub(super) fn route(asked: Asked, settings: &Settings) -> Route {
     let Asked { ensemble, body, head, can_stream } = asked;
     let delivery =
         if can_stream { Delivery::Live } else { Delivery::Whole { within: settings.buffered_timeout } };
-    match dispatch::route(dispatch::Asked { ensemble, head: &head, body: Bytes::from(body), delivery }) {
+    let body = Bytes::from(body);
+    match dispatch::route(dispatch::Asked { ensemble, head: &head, body, door: Door::ExtProc, delivery }) {
         dispatch::Route::Run(taken) => Route::Run(taken),
         dispatch::Route::Otherwise(redirected) => {
             Route::Otherwise(detour(&redirected.request, &redirected.model, &head, settings))

@@ -13,6 +13,7 @@ mod adapters;
 mod aimock;
 mod clients;
 mod controls;
+mod door;
 mod envoy;
 mod errors;
 mod fault_table;

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::ready;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -19,6 +20,7 @@ use super::{Door, refusal};
 use crate::chat::{self, ApiError, ModelScan, RequestError, Scan};
 use crate::dispatch::{self, Asked, Delivery, Headers, Reply, Route, Taken};
 use crate::ensemble::RunError;
+use crate::telemetry;
 
 /// How long a body that is too large is read on: a caller that is still sending does not hear yet.
 const DISCARD: Duration = Duration::from_secs(1);
@@ -74,7 +76,13 @@ impl Door {
             Scan::More | Scan::None => return Err(without_model(body)),
         };
         let ensemble = self.snapshot.any(&model).ok_or_else(|| refusal::unknown_model(&model))?;
-        let asked = Asked { ensemble: ensemble.clone(), head, body, delivery: Delivery::Live };
+        let asked = Asked {
+            ensemble: Arc::clone(ensemble),
+            head,
+            body,
+            door: telemetry::Door::Http,
+            delivery: Delivery::Live,
+        };
         Ok(match dispatch::route(asked) {
             Route::Run(taken) => *taken,
             Route::Otherwise(redirected) => redirected.into_taken(),

@@ -19,6 +19,7 @@ const NO_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0
 pub struct Service {
     child: Mutex<Kept>,
     addr: SocketAddr,
+    http: Option<SocketAddr>,
     logs: Arc<Mutex<Vec<Value>>>,
     dir: TempDir,
 }
@@ -58,18 +59,24 @@ impl Service {
                 sink.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
             }
         });
-        let mut service = Self { child: Mutex::new(Kept(child)), addr: NO_PORT, logs, dir };
-        service.addr = crate::eventually("consort to listen", Duration::from_secs(15), async || {
-            service.assert_running();
-            service.logs().iter().find_map(listening)
-        })
-        .await;
+        let mut service = Self { child: Mutex::new(Kept(child)), addr: NO_PORT, http: None, logs, dir };
+        (service.addr, service.http) =
+            crate::eventually("consort to listen", Duration::from_secs(15), async || {
+                service.assert_running();
+                service.logs().iter().find_map(listening)
+            })
+            .await;
         service
     }
 
     /// Where its ext_proc door listens.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Where its plain HTTP door listens; panics when the configuration opens none.
+    pub fn http(&self) -> SocketAddr {
+        self.http.expect("the configuration says `listen.http`")
     }
 
     /// The configuration's file, for tests that change it under the running program.
@@ -137,12 +144,14 @@ impl Service {
     }
 }
 
-/// The address that a line tells; a Unix socket has no port, so that nobody connects to it by mistake.
-fn listening(line: &Value) -> Option<SocketAddr> {
+/// The addresses that a line tells, Envoy's door's and the plain one's; a Unix socket has no port, so that nobody connects to it by mistake.
+fn listening(line: &Value) -> Option<(SocketAddr, Option<SocketAddr>)> {
     let fields = line.get("fields")?;
     let heard = fields.get("message")? == "listening";
     let addr = fields.get("addr")?.as_str().filter(|_| heard)?;
-    if addr.starts_with("unix:") { Some(NO_PORT) } else { addr.parse().ok() }
+    let http = fields.get("http").and_then(Value::as_str).and_then(|http| http.parse().ok());
+    let addr = if addr.starts_with("unix:") { NO_PORT } else { addr.parse().ok()? };
+    Some((addr, http))
 }
 
 #[cfg(test)]
