@@ -138,7 +138,7 @@ impl Installation {
         let source =
             Source { name: "consort.yaml", text: &text, format: Format::Yaml, environment: &environment };
         let config = source.load()?;
-        let serving = app::run(listener, config, std::future::pending());
+        let serving = app::run(listener, None, config, std::future::pending());
         let consort = AbortOnDropHandle::new(tokio::spawn(serving));
         screen.row("Consort", &address, &file.display().to_string());
 

@@ -55,6 +55,12 @@ async fn the_official_sdks_get_the_same_from_both_doors() {
             Reply::stream(&["It", " is", " so."], ms(1))
         }
     });
+    for model in ["model-a", "model-b", "model-c"] {
+        stack.provider.model(model).answer(|asked| match asked.json["messages"][0]["content"].as_str() {
+            Some("fail") => Reply::error(500, "oops", "server_error", None),
+            _ => Reply::text("one"),
+        });
+    }
     let doors = [stack.envoy.addr(), stack.service.http()];
     for group in ["answers", "tools", "errors"] {
         let [through_envoy, plain] = [python_at(group, doors[0]).await, python_at(group, doors[1]).await];
