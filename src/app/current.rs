@@ -9,6 +9,7 @@ use crate::config::{Address, Config};
 use crate::ensemble::Runner;
 use crate::ext_proc::Setup;
 use crate::http::admin::{Admin, InForce, Readiness};
+use crate::http::door::{Door, Live};
 use crate::limits::{Admission, Cooldowns};
 use crate::telemetry::LogLevel;
 use crate::telemetry::metrics::{self, Metrics};
@@ -17,7 +18,10 @@ use crate::upstream::{Caller, HttpCaller, Retrying, check};
 /// What is in force, and what outlives it: a model that cools down does so under the next configuration too, and runs
 /// that are in flight count against the next cap.
 pub(super) struct Current {
-    door: Arc<ArcSwap<Setup>>,
+    setup: Arc<ArcSwap<Setup>>,
+    door: Live,
+    /// The same for the operators' own origin.
+    playground: Live,
     shown: Arc<ArcSwap<InForce>>,
     admission: Admission,
     cooldowns: Cooldowns,
@@ -33,8 +37,11 @@ impl Current {
         let (http, cooldowns) = (Arc::new(HttpCaller), Cooldowns::default());
         let admission = Admission::new(config.max_inflight);
         let caller: Arc<dyn Caller> = Arc::new(Retrying::new(Arc::clone(&http), cooldowns.clone()));
+        let setup = setup(config, &admission, &caller);
         let mut current = Self {
-            door: Arc::new(ArcSwap::from_pointee(setup(config, &admission, &caller))),
+            door: Live::new(door(config, &setup)),
+            playground: Live::new(door(config, &setup).without_keys()),
+            setup: Arc::new(ArcSwap::from_pointee(setup)),
             shown: Arc::new(ArcSwap::from_pointee(in_force(config))),
             admission,
             cooldowns,
@@ -49,7 +56,10 @@ impl Current {
 
     /// Puts another configuration in force. Requests that have begun keep theirs.
     pub(super) async fn replace(&mut self, config: &Config) {
-        self.door.store(Arc::new(setup(config, &self.admission, &self.caller)));
+        let setup = setup(config, &self.admission, &self.caller);
+        self.door.replace(door(config, &setup));
+        self.playground.replace(door(config, &setup).without_keys());
+        self.setup.store(Arc::new(setup));
         self.shown.store(Arc::new(in_force(config)));
         self.end_background().await;
         self.begin(config);
@@ -77,8 +87,18 @@ impl Current {
     }
 
     /// What Envoy's door goes by.
-    pub(super) fn door(&self) -> Arc<ArcSwap<Setup>> {
-        Arc::clone(&self.door)
+    pub(super) fn setup(&self) -> Arc<ArcSwap<Setup>> {
+        Arc::clone(&self.setup)
+    }
+
+    /// The plain HTTP door.
+    pub(super) fn door(&self) -> Live {
+        self.door.clone()
+    }
+
+    /// The same without keys, for operators.
+    pub(super) fn playground(&self) -> Live {
+        self.playground.clone()
     }
 
     /// What operators are told of.
@@ -96,6 +116,10 @@ fn setup(config: &Config, admission: &Admission, caller: &Arc<dyn Caller>) -> Se
         runner: Runner::new(Arc::clone(caller), admission, config.max_answer_bytes),
         settings: Arc::new(config.ext_proc.clone()),
     }
+}
+
+fn door(config: &Config, setup: &Setup) -> Door {
+    Door::new(Arc::clone(&setup.snapshot), setup.runner.clone(), config.door.clone())
 }
 
 fn in_force(config: &Config) -> InForce {

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot::Sender;
+use tokio::sync::watch::Sender;
 use tracing::{info, warn};
 
 use super::Error;

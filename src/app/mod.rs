@@ -2,6 +2,7 @@
 
 mod admin;
 mod current;
+mod door;
 mod drain;
 mod grpc;
 mod listener;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::sync::watch::{Receiver, channel};
 use tracing::info;
 
 use self::current::Current;
@@ -25,6 +27,7 @@ use self::reload::Reloader;
 use self::signals::Ends;
 use self::watch::Fingerprint;
 use crate::config::{Config, Problems};
+use crate::http;
 use crate::http::admin::Readiness;
 use crate::telemetry::{LogLevel, metrics};
 use crate::upstream::Pools;
@@ -47,6 +50,9 @@ pub enum Error {
     /// The gRPC server failed.
     #[error("the ext_proc server failed")]
     Serve(#[from] tonic::transport::Error),
+    /// TLS refuses the HTTP door's settings.
+    #[error("the HTTP door cannot speak TLS")]
+    Tls(#[from] rustls::Error),
     /// The descriptors for gRPC reflection are not sound.
     #[error("gRPC reflection failed")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -130,15 +136,17 @@ pub async fn run(
     let metrics = metrics::install();
     let readiness = Arc::new(Readiness::of_first());
     let current = Current::new(&config, metrics.clone());
-    let operators = admin::serve(listeners.admin, current.admin(Arc::clone(&readiness), level.clone()));
+    let more = http::door::routes(current.playground());
+    let operators = admin::serve(listeners.admin, current.admin(Arc::clone(&readiness), level.clone()), more);
     let (addr, admin) = (listeners.ext_proc.address(), operators.address.clone());
-    let (stop, stopped) = oneshot::channel::<()>();
-    let grpc = Grpc::new(current.door(), grpc::max_message_bytes(&config)).await?;
-    let (health, serving) = grpc.serve(listeners.ext_proc, async {
-        // A sender that is gone means the same.
-        let _stop = stopped.await;
-    });
-    info!(addr, admin, ensembles = config.snapshot.ensembles().count(), "listening");
+    let http = listeners.http.as_ref().map(Listener::address);
+    door::warn_of_exposure(listeners.http.as_ref(), !config.door.keys.is_empty());
+    let (stop, stopped) = channel(());
+    let grpc = Grpc::new(current.setup(), grpc::max_message_bytes(&config)).await?;
+    let (health, envoy) = grpc.serve(listeners.ext_proc, until_gone(stopped.clone()));
+    let callers = door::open(current.door(), listeners.http, config.connections.clone(), until_gone(stopped));
+    let serving = async { tokio::try_join!(envoy, callers).map(|_| ()) };
+    info!(addr, http, admin, ensembles = config.snapshot.ensembles().count(), "listening");
     let mut reloader = Reloader::new(config, current, Arc::clone(&readiness), level);
     let serving = async {
         let mut serving = pin!(serving);
@@ -154,4 +162,9 @@ pub async fn run(
         ended = serving => ended,
         never = operators.serving => match never {},
     }
+}
+
+/// Until the sender is gone.
+async fn until_gone(mut stopped: Receiver<()>) {
+    while stopped.changed().await.is_ok() {}
 }

@@ -27,6 +27,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::ensemble::Snapshot;
+use crate::http::door;
 use crate::telemetry::Log;
 use crate::upstream::{DirectModel, Pools};
 
@@ -43,7 +44,11 @@ pub struct Config {
     pub listen: Listen,
     /// What the operator decided about Envoy's door.
     pub ext_proc: crate::ext_proc::Settings,
-    /// The ensembles, by alias.
+    /// What the operator decided about the plain HTTP door.
+    pub door: door::Settings,
+    /// How that door's connections are held to their time.
+    pub connections: door::Connections,
+    /// The ensembles and the direct models, by alias.
     pub snapshot: Arc<Snapshot>,
     /// Every direct model, in the file's order, whether an ensemble uses it or not.
     pub direct_models: Vec<Arc<DirectModel>>,
@@ -82,6 +87,8 @@ pub struct Listen {
     pub ext_proc: Address,
     /// Operators' listener; none when it is turned off.
     pub admin: Option<Address>,
+    /// The plain HTTP door, where it is open.
+    pub http: Option<Address>,
 }
 
 /// An address to bind.

@@ -12,6 +12,7 @@ use super::answer::{Key, Kind, Reader};
 use super::begun;
 use super::candidate::Candidate;
 use super::consensus::Tally;
+use super::direct;
 use super::error::RunError;
 use super::format::Format;
 use super::outcome::{Failed, Head, Outcome, Source};
@@ -219,6 +220,9 @@ impl Run {
     }
 
     async fn find_answer(&mut self) -> Result<Source, RunError> {
+        if matches!(self.ensemble.strategy, Strategy::Direct) {
+            return direct::ask(self).await.map(Source::Call);
+        }
         self.check_numeric()?;
         self.account.panel_began(self.request.stream);
         let panel = panel::ask(self).await;

@@ -1,8 +1,9 @@
-//! Plain HTTP: the operators' listener.
+//! Plain HTTP: the door for callers without an Envoy, and the operators' listener.
 //!
-//! [`serve`] takes connections, [`admin`] answers operators.
+//! [`serve`] takes connections, [`admin`] answers operators, [`door`] answers callers.
 
 pub mod admin;
+pub mod door;
 mod reply;
 mod serve;
 

@@ -3,6 +3,7 @@
 mod answer;
 mod ensemble;
 mod health;
+mod http;
 mod judge;
 mod listen;
 mod models;
@@ -17,7 +18,7 @@ mod strategy;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderName;
+use ::http::HeaderName;
 use tracing::level_filters::LevelFilter;
 
 use self::models::Resolver;
@@ -40,16 +41,20 @@ pub(super) fn resolve(
 ) -> Option<Config> {
     let listen = listen::listen(file, report);
     let admin_hosts = listen::admin_hosts(file, report);
+    let door = http::resolve(file, written, report);
     let settings = settings(file, report);
     let mut pools = Pools::default();
     let providers = provider::resolve(file, written, earlier, &mut pools, report);
     let mut resolver = Resolver::new(file, written, report);
     let direct_models = resolver.models(&providers);
     let ensembles = resolver.ensembles();
+    let (door, connections) = door?;
     Some(Config {
         listen: listen?,
         ext_proc: settings,
-        snapshot: Arc::new(Snapshot::new(ensembles)),
+        door,
+        connections,
+        snapshot: Arc::new(Snapshot::new(ensembles).with_direct(direct_models.iter().map(Arc::clone))),
         direct_models,
         max_inflight: file.limits.max_inflight,
         max_answer_bytes: file.limits.max_answer_bytes,
