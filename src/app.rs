@@ -20,6 +20,7 @@ use crate::config::{Address, Config};
 use crate::ensemble::{Runner, Snapshot};
 use crate::ext_proc::Service;
 use crate::limits::{Admission, Cooldowns};
+use crate::telemetry::Decisions;
 use crate::upstream::{HttpCaller, Retrying, check};
 
 /// What Envoy may send in one message beyond a body of the allowed size: headers, metadata, and
@@ -37,6 +38,9 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 /// How long a drain waits for runs without a bound of their own.
 const DRAIN: Duration = Duration::from_secs(60);
 
+/// How long the last decisions may take to be written.
+const WRITING: Duration = Duration::from_secs(5);
+
 /// Why the service ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -51,6 +55,9 @@ pub enum Error {
     /// The gRPC server failed.
     #[error("the ext_proc server failed")]
     Serve(#[from] tonic::transport::Error),
+    /// Decisions cannot be written where they are to be written.
+    #[error("cannot write decisions")]
+    Decisions(#[source] io::Error),
     /// Signals cannot be listened for.
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
@@ -134,7 +141,9 @@ pub async fn run(
         }
     }
     let caller = Retrying::new(caller, cooldowns);
-    let runner = Runner::new(Arc::new(caller), admission, config.max_answer_bytes);
+    let decisions = Decisions::open(&config.decisions).map_err(Error::Decisions)?;
+    let runner =
+        Runner::new(Arc::new(caller), admission, config.max_answer_bytes).recording(decisions.clone());
     let max_message_bytes = config.ext_proc.max_request_bytes.max(MIN_MESSAGE).saturating_add(MESSAGE_SLACK);
     let drain = longest_run(&config.snapshot);
     let ensembles = config.snapshot.ensembles().count();
@@ -171,6 +180,7 @@ pub async fn run(
     if tokio::time::timeout(drain, serving).await.is_err() {
         warn!("some runs were still going on at the end of the drain");
     }
+    decisions.close(WRITING).await;
     info!("stopped");
     Ok(())
 }

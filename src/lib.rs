@@ -14,6 +14,7 @@
 //! 5. [`upstream`]: each call goes to its provider over hyper, again where that may help, and not at all
 //!    while its model cools down.
 //! 6. [`telemetry`]: the run's decision is recorded once, however the run ended.
+//!    [`http`] shows it to whoever watches.
 //! 7. [`ext_proc`] again: the outcome goes back to Envoy as an immediate response, or as a stream
 //!    of them.
 //!
@@ -26,6 +27,7 @@ pub mod cli;
 pub mod config;
 pub mod ensemble;
 pub mod ext_proc;
+pub mod http;
 pub mod limits;
 pub mod telemetry;
 pub mod upstream;

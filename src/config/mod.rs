@@ -26,6 +26,7 @@ use std::sync::Arc;
 use tracing::level_filters::LevelFilter;
 
 use crate::ensemble::Snapshot;
+use crate::telemetry::Sinks;
 use crate::upstream::DirectModel;
 
 pub use json_schema::json_schema;
@@ -51,6 +52,8 @@ pub struct Config {
     pub max_answer_bytes: usize,
     /// What is logged, and how.
     pub log: Log,
+    /// Where decisions go, besides the log.
+    pub decisions: Sinks,
 }
 
 /// Where Consort listens.

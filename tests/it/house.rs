@@ -255,7 +255,8 @@ fn every_yaml_that_we_ship_loads() {
 
 /// Whether a text's first key is one of a configuration of Consort's.
 fn is_of_consort(text: &str) -> bool {
-    let sections = ["listen", "providers", "models", "overrides", "limits", "stream", "ext_proc", "log"];
+    let sections =
+        ["listen", "providers", "models", "overrides", "limits", "stream", "ext_proc", "log", "decisions"];
     let first = text.lines().find(|line| !line.is_empty() && !line.starts_with('#')).unwrap_or_default();
     first.split_once(':').is_some_and(|(key, _)| sections.contains(&key))
 }
@@ -269,7 +270,7 @@ fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
 
 #[test]
 fn every_configuration_in_the_documentation_loads() {
-    for name in ["README.md", "docs/strategies.md", "docs/providers.md"] {
+    for name in ["README.md", "docs/strategies.md", "docs/providers.md", "docs/operations.md"] {
         let text = fs::read_to_string(workspace().join(name)).expect("a document");
         let configurations: Vec<_> =
             blocks(&text, "yaml").into_iter().filter(|block| is_of_consort(block)).collect();

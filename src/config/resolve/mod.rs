@@ -25,6 +25,7 @@ use super::schema::{self, File};
 use super::{Address, Config, Listen, Log, LogFormat};
 use crate::ensemble::Snapshot;
 use crate::ext_proc::{ModeOverride, Settings};
+use crate::telemetry::{DecisionFile, Sinks};
 
 /// What the whole file means; nothing when that is not certain.
 pub(super) fn resolve(file: &File, written: &Written, report: &mut Report) -> Option<Config> {
@@ -42,6 +43,7 @@ pub(super) fn resolve(file: &File, written: &Written, report: &mut Report) -> Op
         max_inflight: file.limits.max_inflight,
         max_answer_bytes: file.limits.max_answer_bytes,
         log: log(&file.log),
+        decisions: decisions(&file.decisions),
     })
 }
 
@@ -99,6 +101,16 @@ fn model_header(file: &File, report: &mut Report) -> Option<HeaderName> {
     };
     report.add(Path::root().key("ext_proc").key("model_header"), what);
     None
+}
+
+fn decisions(written: &schema::Decisions) -> Sinks {
+    let file = written.file.as_ref();
+    Sinks {
+        file: file.map(|file| DecisionFile { path: file.path.as_str().into(), max_bytes: file.max_bytes }),
+        stdout: written.stdout,
+        ring: written.ring,
+        max_content_bytes: written.include_content.then_some(written.max_content_bytes),
+    }
 }
 
 fn log(log: &schema::Log) -> Log {
