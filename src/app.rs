@@ -56,8 +56,13 @@ pub enum Error {
     #[error("the ext_proc server failed")]
     Serve(#[from] tonic::transport::Error),
     /// Decisions cannot be written where they are to be written.
-    #[error("cannot write decisions")]
-    Decisions(#[source] io::Error),
+    #[error("cannot write decisions to {path}")]
+    Decisions {
+        /// As configured.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
     /// Signals cannot be listened for.
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
@@ -141,7 +146,10 @@ pub async fn run(
         }
     }
     let caller = Retrying::new(caller, cooldowns);
-    let decisions = Decisions::open(&config.decisions).map_err(Error::Decisions)?;
+    let decisions = Decisions::open(&config.decisions).map_err(|source| {
+        let path = config.decisions.file.as_ref().map(|file| file.path.display().to_string());
+        Error::Decisions { path: path.unwrap_or_else(|| "standard output".to_owned()), source }
+    })?;
     let runner =
         Runner::new(Arc::new(caller), admission, config.max_answer_bytes).recording(decisions.clone());
     let max_message_bytes = config.ext_proc.max_request_bytes.max(MIN_MESSAGE).saturating_add(MESSAGE_SLACK);

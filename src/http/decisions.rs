@@ -1,6 +1,5 @@
 //! Decisions as JSON, and as they happen.
 
-use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -126,7 +125,7 @@ impl Asked {
     }
 }
 
-fn number(name: &str, value: &Cow<'_, str>) -> Result<Option<u64>, ApiError> {
+fn number(name: &str, value: &str) -> Result<Option<u64>, ApiError> {
     if value.is_empty() {
         return Ok(None);
     }

@@ -28,7 +28,7 @@ pub struct Account {
 }
 
 /// A call that was made.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Made {
     seat: Seat,
     attempts: Arc<Attempts>,
@@ -150,7 +150,8 @@ impl Account {
     /// The end of a call.
     pub fn ended(&mut self, seat: Seat, ended: &Ended) {
         if let Some(usage) = ended.usage.as_ref().or(ended.estimate.as_ref()) {
-            self.bill(seat, usage, ended.usage.is_none());
+            let cost = self.made.iter().find(|made| made.seat == seat).and_then(|made| made.cost);
+            self.bill(seat, cost, usage, ended.usage.is_none());
         }
         let now = self.elapsed_ms();
         self.decision.quorum_got += u32::from(ended.result == USABLE);
@@ -320,26 +321,26 @@ impl Account {
 
     /// Records the attempts of these calls so far, and bills what those without an answer have cost.
     fn take_attempts(&mut self, of: impl Fn(Seat) -> bool) {
-        let due: Vec<_> = self.made.iter().filter(|made| of(made.seat)).cloned().collect();
-        for Made { seat, attempts, .. } in due {
+        let made = std::mem::take(&mut self.made);
+        for Made { seat, attempts, cost } in made.iter().filter(|made| of(made.seat)) {
             if let Some(usage) = attempts.take_unbilled() {
-                self.bill(seat, &usage, false);
+                self.bill(*seat, *cost, &usage, false);
             }
             let began = self.began;
-            if let Some(call) = self.call(seat) {
+            if let Some(call) = self.call(*seat) {
                 attempts.record(call, began);
             }
         }
+        self.made = made;
     }
 
-    fn bill(&mut self, seat: Seat, usage: &Usage, is_estimated: bool) {
+    fn bill(&mut self, seat: Seat, cost: Option<Cost>, usage: &Usage, is_estimated: bool) {
         self.usage.add(usage);
         let estimated = is_estimated || self.decision.usage.is_some_and(|u| u.estimated);
         self.decision.usage = Some(record::record(&self.usage, estimated));
         if let Some(call) = self.call(seat) {
             call.usage = Some(plus(call.usage, record::record(usage, is_estimated)));
         }
-        let cost = self.made.iter().find(|made| made.seat == seat).and_then(|made| made.cost);
         self.charge(seat, cost.map(|cost| cost.of(usage)));
     }
 

@@ -19,6 +19,8 @@ pub mod decision {
     #![expect(
         missing_docs,
         unused_qualifications,
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
         clippy::large_enum_variant,
         reason = "as tonic and prost generate it"
     )]

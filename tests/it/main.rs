@@ -13,6 +13,7 @@ mod adapters;
 mod aimock;
 mod clients;
 mod controls;
+mod decisions;
 mod envoy;
 mod errors;
 mod fault_table;

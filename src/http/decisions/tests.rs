@@ -59,7 +59,7 @@ async fn heard(response: Response) -> Vec<String> {
         let field = |name| event.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
         let data: Value = serde_json::from_str(field("data: ")).unwrap();
         let told = data.get("alias").map_or_else(|| data.to_string(), |_| data["outcome"].to_string());
-        let has_id = field("id: ") == data["sequence"].to_string();
+        let has_id = field("id: ").parse::<u64>().is_ok_and(|id| data["sequence"] == id);
         format!("{} {told} {has_id}", field("event: "))
     };
     text.split_terminator("\n\n").map(of).collect()

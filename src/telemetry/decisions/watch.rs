@@ -53,8 +53,7 @@ impl Watch {
         Self::new(Arc::new(watcher), Weak::new())
     }
 
-    /// What is told next; none when the process ends. What is taken is lost to nobody when this is dropped before
-    /// its end.
+    /// What is told next; none when the process ends. Dropped before its end, this has taken nothing.
     pub async fn next(&mut self) -> Option<Told> {
         loop {
             {

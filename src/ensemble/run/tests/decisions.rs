@@ -80,7 +80,7 @@ async fn a_caller_who_sees_the_decision_sees_no_texts_that_are_the_operators() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_follows_is_told_of_every_beginning_first_word_and_end() {
+async fn whoever_follows_sees_calls_begin_speak_and_end() {
     let decisions = kept(None);
     let mut watch = decisions.watch(Wanted { running: true, ..Wanted::default() }, None);
     let following = async {
@@ -103,7 +103,13 @@ async fn whoever_follows_is_told_of_every_beginning_first_word_and_end() {
     let runner = runner(&decisions, slow);
     let (ended, seen) = tokio::join!(ended(&runner, short, json!({"stream": true})), following);
     ended.unwrap();
-    insta::assert_snapshot!(seen.join("\n"));
+    insta::assert_snapshot!(seen.join("\n"), @r"
+    running None running0.0 running0.0
+    running None usable10.0 running0.0
+    running Some(20.0) usable10.0 usable20.0 running0.0
+    running Some(20.0) usable10.0 usable20.0 running25.0
+    full Some(20.0) usable10.0 usable20.0 answered25.0
+    ");
 }
 
 #[tokio::test(start_paused = true)]
