@@ -15,7 +15,8 @@
 //!    are compared, the strategy makes one answer of them.
 //! 6. [`upstream`]: each call goes to its provider over hyper, again where that may help, and not at all
 //!    while its model cools down.
-//! 7. [`telemetry`]: the run's decision is recorded once, however the run ended.
+//! 7. [`telemetry`]: the run's decision is recorded once, however the run ended; [`http`] shows it to whoever
+//!    watches.
 //! 8. [`ext_proc`] again: the outcome goes back to Envoy as an immediate response, or as a stream
 //!    of them.
 //!

@@ -11,8 +11,8 @@ use crate::ext_proc::Setup;
 use crate::http::admin::{Admin, InForce, Readiness};
 use crate::http::door::{Door, Live};
 use crate::limits::{Admission, Cooldowns};
-use crate::telemetry::LogLevel;
 use crate::telemetry::metrics::{self, Metrics};
+use crate::telemetry::{Decisions, LogLevel};
 use crate::upstream::{Caller, HttpCaller, Retrying, check};
 
 /// What is in force, and what outlives it: a model that cools down does so under the next configuration too, and runs
@@ -29,15 +29,16 @@ pub(super) struct Current {
     caller: Arc<dyn Caller>,
     background: JoinSet<()>,
     metrics: Metrics,
+    decisions: Decisions,
 }
 
 impl Current {
     /// By a first configuration.
-    pub(super) fn new(config: &Config, metrics: Metrics) -> Self {
+    pub(super) fn new(config: &Config, metrics: Metrics, decisions: Decisions) -> Self {
         let (http, cooldowns) = (Arc::new(HttpCaller), Cooldowns::default());
         let admission = Admission::new(config.max_inflight);
         let caller: Arc<dyn Caller> = Arc::new(Retrying::new(Arc::clone(&http), cooldowns.clone()));
-        let setup = setup(config, &admission, &caller);
+        let setup = setup(config, &admission, &caller, &decisions);
         let mut current = Self {
             door: Live::new(door(config, &setup)),
             playground: Live::new(door(config, &setup).without_keys()),
@@ -49,6 +50,7 @@ impl Current {
             caller,
             background: JoinSet::new(),
             metrics,
+            decisions,
         };
         current.begin(config);
         current
@@ -56,7 +58,7 @@ impl Current {
 
     /// Puts another configuration in force. Requests that have begun keep theirs.
     pub(super) async fn replace(&mut self, config: &Config) {
-        let setup = setup(config, &self.admission, &self.caller);
+        let setup = setup(config, &self.admission, &self.caller, &self.decisions);
         self.door.replace(door(config, &setup));
         self.playground.replace(door(config, &setup).without_keys());
         self.setup.store(Arc::new(setup));
@@ -109,11 +111,12 @@ impl Current {
     }
 }
 
-fn setup(config: &Config, admission: &Admission, caller: &Arc<dyn Caller>) -> Setup {
+fn setup(config: &Config, admission: &Admission, caller: &Arc<dyn Caller>, decisions: &Decisions) -> Setup {
     let admission = admission.with_max(config.max_inflight);
     Setup {
         snapshot: Arc::clone(&config.snapshot),
-        runner: Runner::new(Arc::clone(caller), admission, config.max_answer_bytes),
+        runner: Runner::new(Arc::clone(caller), admission, config.max_answer_bytes)
+            .recording(decisions.clone()),
         settings: Arc::new(config.ext_proc.clone()),
     }
 }

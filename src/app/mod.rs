@@ -18,6 +18,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::sync::watch::{Receiver, channel};
+use tonic::service::Routes;
 use tracing::info;
 
 use self::current::Current;
@@ -29,7 +30,7 @@ use self::watch::Fingerprint;
 use crate::config::{Config, Problems};
 use crate::http;
 use crate::http::admin::Readiness;
-use crate::telemetry::{LogLevel, metrics};
+use crate::telemetry::{Decisions, LogLevel, metrics};
 use crate::upstream::Pools;
 
 pub use listener::{Listener, Listeners};
@@ -56,6 +57,14 @@ pub enum Error {
     /// The descriptors for gRPC reflection are not sound.
     #[error("gRPC reflection failed")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// Decisions cannot be written where they are to be written.
+    #[error("cannot write decisions to {path}")]
+    Decisions {
+        /// As configured.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
     /// Signals cannot be listened for.
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
@@ -135,8 +144,14 @@ pub async fn run(
 ) -> Result<(), Error> {
     let metrics = metrics::install();
     let readiness = Arc::new(Readiness::of_first());
-    let current = Current::new(&config, metrics.clone());
-    let more = http::door::routes(current.playground());
+    let decisions = Decisions::open(&config.decisions).map_err(|source| {
+        let path = config.decisions.file.as_ref().map(|file| file.path.display().to_string());
+        Error::Decisions { path: path.unwrap_or_else(|| "standard output".to_owned()), source }
+    })?;
+    let current = Current::new(&config, metrics, decisions.clone());
+    let log = Routes::new(http::decision_log(decisions.clone())).into_axum_router();
+    let more =
+        http::door::routes(current.playground()).merge(http::decision_routes(decisions.clone())).merge(log);
     let operators = admin::serve(listeners.admin, current.admin(Arc::clone(&readiness), level.clone()), more);
     let (addr, admin) = (listeners.ext_proc.address(), operators.address.clone());
     let http = listeners.http.as_ref().map(Listener::address);
@@ -156,7 +171,7 @@ pub async fn run(
             () = shutdown => {}
         }
         let Reloader { config, current, .. } = reloader;
-        Drain { readiness, health, stop, current }.run(&config, serving).await
+        Drain { readiness, health, stop, current, decisions }.run(&config, serving).await
     };
     tokio::select! {
         ended = serving => ended,

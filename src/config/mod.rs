@@ -28,7 +28,7 @@ use serde_json::Value;
 
 use crate::ensemble::Snapshot;
 use crate::http::door;
-use crate::telemetry::Log;
+use crate::telemetry::{Log, Sinks};
 use crate::upstream::{DirectModel, Pools};
 
 pub use json_schema::json_schema;
@@ -58,6 +58,8 @@ pub struct Config {
     pub max_answer_bytes: usize,
     /// What is logged, and how.
     pub log: Log,
+    /// Where decisions go, besides the log.
+    pub decisions: Sinks,
     /// How the process ends.
     pub drain: Drain,
     /// The names, beside those of this machine, that the admin listener may be reached by.

@@ -273,6 +273,7 @@ fn is_of_consort(text: &str) -> bool {
         "stream",
         "ext_proc",
         "admin",
+        "decisions",
         "drain",
         "http",
         "log",
@@ -290,7 +291,9 @@ fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
 
 #[test]
 fn every_configuration_in_the_documentation_loads() {
-    for name in ["README.md", "docs/strategies.md", "docs/providers.md", "docs/attaching.md"] {
+    let documents =
+        ["README.md", "docs/strategies.md", "docs/providers.md", "docs/attaching.md", "docs/operations.md"];
+    for name in documents {
         let text = fs::read_to_string(workspace().join(name)).expect("a document");
         let configurations: Vec<_> =
             blocks(&text, "yaml").into_iter().filter(|block| is_of_consort(block)).collect();

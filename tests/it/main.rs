@@ -14,6 +14,7 @@ mod admin;
 mod aimock;
 mod clients;
 mod controls;
+mod decisions;
 mod door;
 mod drain;
 mod envoy;

@@ -28,7 +28,7 @@ use super::schema::{self, File};
 use super::{Config, Drain};
 use crate::ensemble::Snapshot;
 use crate::ext_proc::{ModeOverride, Settings};
-use crate::telemetry::{Log, LogFormat};
+use crate::telemetry::{DecisionFile, Log, LogFormat, Sinks};
 use crate::upstream::Pools;
 
 /// What the whole file means; nothing when that is not certain. Providers that have not changed keep their `earlier`
@@ -67,6 +67,7 @@ pub(super) fn resolve(
         pools,
         watched: provider::files(file),
         shown: Arc::new(shown::shown(file, written)),
+        decisions: decisions(&file.decisions),
     })
 }
 
@@ -106,6 +107,16 @@ fn model_header(file: &File, report: &mut Report) -> Option<HeaderName> {
     };
     report.add(Path::root().key("ext_proc").key("model_header"), what);
     None
+}
+
+fn decisions(written: &schema::Decisions) -> Sinks {
+    let file = written.file.as_ref();
+    Sinks {
+        file: file.map(|file| DecisionFile { path: file.path.as_str().into(), max_bytes: file.max_bytes }),
+        stdout: written.stdout,
+        ring: written.ring,
+        max_content_bytes: written.include_content.then_some(written.max_content_bytes),
+    }
 }
 
 fn log(log: &schema::Log) -> Log {

@@ -9,6 +9,7 @@
 //! `required`.
 
 mod answer;
+mod decisions;
 mod ensemble;
 mod health;
 mod http;
@@ -24,6 +25,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use answer::{Answer, AnswerKind, AnswerSpec, AnswerWord};
+pub use decisions::{DecisionFile, Decisions};
 pub use ensemble::{
     Cascade, Ensemble, Execution, OnJudgeFailure, OnQuorumFailure, Reasoning, SingleCandidate, Trace,
 };
@@ -69,6 +71,8 @@ pub struct File {
     pub http: Http,
     /// What Consort logs, to standard output.
     pub log: Log,
+    /// Where the record of every run goes, besides the log.
+    pub decisions: Decisions,
 }
 
 /// Where Consort listens.

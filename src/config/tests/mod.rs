@@ -1,5 +1,6 @@
 //! The contract of a configuration file, from text to [`Config`].
 
+mod decisions;
 mod health;
 mod http;
 mod meaning;
