@@ -19,8 +19,8 @@ use tracing::{info, warn};
 use crate::config::{Address, Config};
 use crate::ensemble::{Runner, Snapshot};
 use crate::ext_proc::Service;
-use crate::limits::{Admission, Cooldowns};
-use crate::upstream::{HttpCaller, Retrying, check};
+use crate::limits::{Admission, Cooldowns, Limiter, StoreError};
+use crate::upstream::{HttpCaller, Limited, Retrying, check};
 
 /// What Envoy may send in one message beyond a body of the allowed size: headers, metadata, and
 /// what it reads past its own buffer limit.
@@ -37,6 +37,9 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 /// How long a drain waits for runs without a bound of their own.
 const DRAIN: Duration = Duration::from_secs(60);
 
+/// How long it may take to tell a shared store what the last runs have cost.
+const FLUSH: Duration = Duration::from_secs(2);
+
 /// Why the service ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -51,6 +54,9 @@ pub enum Error {
     /// The gRPC server failed.
     #[error("the ext_proc server failed")]
     Serve(#[from] tonic::transport::Error),
+    /// Limits cannot be counted where they should be.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// Signals cannot be listened for.
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
@@ -133,8 +139,12 @@ pub async fn run(
             checks.spawn(check(Arc::clone(&caller), cooldowns.clone(), model));
         }
     }
-    let caller = Retrying::new(caller, cooldowns);
-    let runner = Runner::new(Arc::new(caller), admission, config.max_answer_bytes);
+    let (limiter, keeper) = Limiter::open(&config.store)?;
+    let mut keeping = JoinSet::new();
+    keeping.spawn(keeper.keep());
+    let caller = Limited::new(Arc::new(Retrying::new(caller, cooldowns)), limiter.clone());
+    let runner =
+        Runner::new(Arc::new(caller), admission, config.max_answer_bytes).limited_by(limiter.clone());
     let max_message_bytes = config.ext_proc.max_request_bytes.max(MIN_MESSAGE).saturating_add(MESSAGE_SLACK);
     let drain = longest_run(&config.snapshot);
     let ensembles = config.snapshot.ensembles().count();
@@ -171,6 +181,10 @@ pub async fn run(
     if tokio::time::timeout(drain, serving).await.is_err() {
         warn!("some runs were still going on at the end of the drain");
     }
+    if tokio::time::timeout(FLUSH, limiter.flush()).await.is_err() {
+        warn!("the limits' store could not be told what the last runs have cost");
+    }
+    keeping.shutdown().await;
     info!("stopped");
     Ok(())
 }

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use tracing::level_filters::LevelFilter;
 
 use crate::ensemble::Snapshot;
+use crate::limits::StoreSettings;
 use crate::upstream::DirectModel;
 
 pub use json_schema::json_schema;
@@ -49,6 +50,8 @@ pub struct Config {
     pub max_inflight: usize,
     /// How large an answer may be, in bytes; a larger one is an error.
     pub max_answer_bytes: usize,
+    /// Where use is counted.
+    pub store: StoreSettings,
     /// What is logged, and how.
     pub log: Log,
 }

@@ -30,7 +30,7 @@ pub(super) fn replies(
     stream! {
         let Taken { ensemble, context, request, can_stream } = taken;
         let request_id = Arc::clone(&context.request_id);
-        let admitted = match runner.admit(Arc::clone(&ensemble), context) {
+        let admitted = match runner.admit(Arc::clone(&ensemble), context).await {
             Ok(admitted) => admitted,
             Err(failed) => {
                 yield reply::error(&failed.error, Some(&failed.head), &request_id);
@@ -51,7 +51,7 @@ pub(super) fn replies(
             }
         };
         let answer = Answer::new(&ensemble.name, request.include_usage);
-        let mut answering = Answering { answer, alone: Head::of(&ensemble), request_id, settings };
+        let mut answering = Answering { answer, alone: admitted.head().clone(), request_id, settings };
         let streams = request.stream;
         if can_stream && streams {
             for await reply in answering.streamed(admitted.run(request, None)) {

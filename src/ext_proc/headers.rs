@@ -8,16 +8,21 @@ use http::HeaderValue;
 
 use super::pb;
 use crate::ensemble::Wishes;
+use crate::limits::{CallerKey, KeySource};
 use crate::upstream::Passed;
 
 /// A caller's headers, as Envoy tells them. Nothing is read of them before it is wanted: most
 /// requests pass.
 #[derive(Default)]
-pub(super) struct RequestHead(Vec<pb::HeaderValue>);
+pub(super) struct RequestHead {
+    headers: Vec<pb::HeaderValue>,
+    /// What Envoy's other filters have found out about the request.
+    metadata: pb::Metadata,
+}
 
 impl From<pb::HttpHeaders> for RequestHead {
     fn from(headers: pb::HttpHeaders) -> Self {
-        Self(headers.headers.unwrap_or_default().headers)
+        Self { headers: headers.headers.unwrap_or_default().headers, metadata: pb::Metadata::default() }
     }
 }
 
@@ -27,8 +32,43 @@ fn value(header: &pb::HeaderValue) -> &[u8] {
 }
 
 impl RequestHead {
+    /// With what Envoy forwards of its dynamic metadata.
+    pub(super) fn with_metadata(self, metadata: Option<pb::Metadata>) -> Self {
+        Self { metadata: metadata.unwrap_or_default(), ..self }
+    }
+
+    /// Who the caller is to the limits; none where all callers share them.
+    pub(super) fn caller_key(&self, source: &KeySource) -> Option<CallerKey> {
+        let key = match source {
+            KeySource::Global => return None,
+            KeySource::Header(name) => self.bytes(name.as_str()).filter(|v| !v.is_empty()).map(CallerKey::of),
+            KeySource::Metadata { namespace, path } => {
+                self.told_by(namespace, path).map(|value| CallerKey::of(value.as_bytes()))
+            }
+        };
+        Some(key.unwrap_or_else(CallerKey::anonymous))
+    }
+
+    /// A text, number or truth value of the dynamic metadata.
+    fn told_by(&self, namespace: &str, path: &[String]) -> Option<String> {
+        let mut fields = self.metadata.filter_metadata.get(namespace)?;
+        let (last, way) = path.split_last()?;
+        for key in way {
+            fields = match fields.fields.get(key)?.kind.as_ref()? {
+                pb::Kind::StructValue(fields) => fields,
+                _ => return None,
+            };
+        }
+        match fields.fields.get(last)?.kind.as_ref()? {
+            pb::Kind::StringValue(text) => Some(text.clone()).filter(|text| !text.is_empty()),
+            pb::Kind::NumberValue(number) => Some(number.to_string()),
+            pb::Kind::BoolValue(truth) => Some(truth.to_string()),
+            _ => None,
+        }
+    }
+
     fn bytes(&self, name: &str) -> Option<&[u8]> {
-        self.0.iter().rfind(|header| header.key == name).map(value)
+        self.headers.iter().rfind(|header| header.key == name).map(value)
     }
 
     fn text(&self, name: &str) -> Option<&str> {
@@ -60,7 +100,7 @@ impl RequestHead {
 
     /// What the caller wants of an ensemble.
     pub(super) fn wishes(&self) -> Wishes {
-        if !self.0.iter().any(|header| header.key.starts_with("x-ensemble-")) {
+        if !self.headers.iter().any(|header| header.key.starts_with("x-ensemble-")) {
             return Wishes::default();
         }
         Wishes::read(|name| self.bytes(name).map(|value| String::from_utf8_lossy(value).into_owned()))
@@ -78,8 +118,8 @@ impl RequestHead {
 
     /// All headers by name, several values of one joined by `, `.
     pub(super) fn by_name(&self) -> HashMap<String, String> {
-        let mut headers = HashMap::<String, String>::with_capacity(self.0.len());
-        for header in &self.0 {
+        let mut headers = HashMap::<String, String>::with_capacity(self.headers.len());
+        for header in &self.headers {
             let value = String::from_utf8_lossy(value(header));
             headers
                 .entry(header.key.clone())
@@ -114,7 +154,7 @@ impl RequestHead {
 /// Without values: one of them is a credential.
 impl fmt::Debug for RequestHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|header| &header.key)).finish()
+        f.debug_list().entries(self.headers.iter().map(|header| &header.key)).finish()
     }
 }
 
@@ -179,6 +219,33 @@ mod tests {
         assert_eq!(head.path(), "/v1/chat/completions");
         assert_eq!(head.wishes(), Wishes { strategy: Some("first".to_owned()), ..Wishes::default() });
         assert!(!head.tells_length());
+    }
+
+    #[test]
+    fn a_caller_is_known_by_a_header_or_by_what_another_filter_has_found_out() {
+        let object = |fields: Vec<(&str, pb::Kind)>| pb::Struct {
+            fields: fields.into_iter().map(|(k, v)| (k.to_owned(), pb::Value { kind: Some(v) })).collect(),
+        };
+        let text = |text: &str| pb::Kind::StringValue(text.to_owned());
+        let payload = object(vec![("sub", text("ann")), ("org", pb::Kind::NumberValue(7.0)), ("none", text(""))]);
+        let jwt = object(vec![("payload", pb::Kind::StructValue(payload))]);
+        let metadata = pb::Metadata { filter_metadata: [("jwt".to_owned(), jwt)].into(), ..pb::Metadata::default() };
+        let head = head(&[("x-api-key", "k"), ("x-empty", "")]).with_metadata(Some(metadata));
+        let header = |name| head.caller_key(&KeySource::Header(http::HeaderName::from_static(name)));
+        assert_eq!(header("x-api-key"), Some(CallerKey::of(b"k")));
+        assert_eq!((header("x-other"), header("x-empty")), (Some(CallerKey::anonymous()), Some(CallerKey::anonymous())));
+        let claim = |namespace: &str, path: &[&str]| {
+            let path = path.iter().map(|key| (*key).to_owned()).collect();
+            head.caller_key(&KeySource::Metadata { namespace: namespace.to_owned(), path }).unwrap()
+        };
+        assert_eq!(claim("jwt", &["payload", "sub"]), CallerKey::of(b"ann"));
+        assert_eq!(claim("jwt", &["payload", "org"]), CallerKey::of(b"7"));
+        for (namespace, path) in
+            [("jwt", &["payload"][..]), ("jwt", &["payload", "sub", "x"]), ("jwt", &["payload", "none"]), ("x", &["sub"])]
+        {
+            assert_eq!(claim(namespace, path), CallerKey::anonymous(), "{namespace} {path:?}");
+        }
+        assert_eq!(head.caller_key(&KeySource::Global), None);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::pb;
 use super::pb::streamed_immediate_response::Response as Streamed;
 use crate::chat::{ApiError, Body};
 use crate::ensemble::Head;
+use crate::limits::Quota;
 
 /// Envoy's own bound on a message of a body that it is handed back.
 const MAX_PIECE: usize = 64 << 10;
@@ -223,6 +224,7 @@ pub(super) fn fields(content_type: &'static str, head: Option<&Head>, request_id
     fields.push(("x-ensemble-alias", head.alias.to_string()));
     fields.push(("x-ensemble-strategy", head.strategy.to_owned()));
     fields.push(("x-ensemble-panel", head.panel.to_string()));
+    fields.extend(head.quota.iter().flat_map(Quota::headers));
     if let Some(outcome) = head.outcome {
         fields.push(("x-ensemble-responses", head.responses.to_string()));
         fields.push(("x-ensemble-outcome", outcome.label().to_owned()));

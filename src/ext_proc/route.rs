@@ -51,8 +51,10 @@ pub(super) fn route(asked: Asked, settings: &Settings) -> Route {
         Err(error) => return run(ensemble, context, Given::Refused(error.into())),
     };
     let Wished { ensemble, enabled, trace, ignored, applied } = wished;
-    let mut context = Context { ignored, applied, trace, ..context };
     let body = Bytes::from(body);
+    let (caller_key, estimated_tokens) =
+        (head.caller_key(&settings.caller_key), ensemble.estimated_tokens(&body));
+    let mut context = Context { ignored, applied, trace, caller_key, estimated_tokens, ..context };
     if enabled && ensemble.when.is_none() {
         return run(ensemble, context, Given::Unread(body));
     }
@@ -113,6 +115,7 @@ mod tests {
     use crate::ensemble::{Overrides, When, fixture};
     use crate::ext_proc::ModeOverride;
     use crate::ext_proc::headers::told;
+    use crate::limits::KeySource;
 
     const BODY: &str = r#"{ "model":"team", "x" : 0.70,"messages":[{"role":"user","content":"hi"}] }"#;
     const REWRITTEN: &str =
@@ -139,6 +142,7 @@ mod tests {
             heartbeat: None,
             buffered_timeout: Duration::ZERO,
             model_header: None,
+            caller_key: KeySource::Global,
             clear_route_cache: false,
         }
     }

@@ -10,7 +10,7 @@ use super::key::{CallerKey, Subject};
 use super::quota::Quota;
 use super::rate::{Budget, DAY_MS, RateLimit};
 use super::store::{
-    Correction, Keeper, Memory, OnError, Order, Redis, RedisSettings, Request, Seen, Verdict,
+    Correction, Keeper, Memory, OnError, Order, Redis, RedisSettings, Request, Seen,
 };
 
 /// The limits of all names. The rules come with each request, so that what was counted outlives a configuration.

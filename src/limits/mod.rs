@@ -18,3 +18,6 @@ pub use limiter::{Demand, Level, Limiter, StoreError, StoreSettings};
 pub use quota::Quota;
 pub use rate::{Budget, Rate, RateLimit, Window, estimated_tokens};
 pub use store::{Keeper, OnError, RedisSettings, RedisUrlError};
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! The account of one run: kept while it goes on, closed once on every exit.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +26,18 @@ pub struct Account {
     usage: Usage,
     /// The attempts of every call that was made.
     attempts: Vec<(Seat, Arc<Attempts>)>,
+    /// Who is told what the run has cost.
+    settlement: Option<RunSettlement>,
     began: Instant,
+}
+
+/// Somebody who is told the tokens and the USD of a run, once.
+struct RunSettlement(Box<dyn FnOnce(u64, f64) + Send>);
+
+impl fmt::Debug for RunSettlement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RunSettlement")
+    }
 }
 
 /// Whose call.
@@ -76,7 +87,12 @@ impl Account {
             usage: Some(UsageRecord::default()),
             ..Decision::default()
         };
-        Self { decision, usage: Usage::default(), attempts: Vec::new(), began: Instant::now() }
+        Self { decision, usage: Usage::default(), attempts: Vec::new(), settlement: None, began: Instant::now() }
+    }
+
+    /// Has somebody told, once, at the run's end, how many tokens it was billed in all and what they cost in USD.
+    pub fn settle_with(&mut self, settlement: Box<dyn FnOnce(u64, f64) + Send>) {
+        self.settlement = Some(RunSettlement(settlement));
     }
 
     /// The request is known.
@@ -113,6 +129,7 @@ impl Account {
             self.bill(seat, usage, ended.usage.is_none());
         }
         self.bill_attempts(|of| of == seat);
+        self.settle_calls(|of| of == seat);
         let now = self.elapsed_ms();
         self.decision.quorum_got += u32::from(ended.result == USABLE);
         if let Some(call) = self.call(seat) {
@@ -183,6 +200,11 @@ impl Account {
         label.clone_into(&mut self.decision.error_code);
     }
 
+    /// What the billed calls cost so far, in USD; none where no price is known.
+    pub fn cost_usd(&self) -> Option<f64> {
+        None
+    }
+
     /// What all calls so far cost.
     pub fn usage(&self) -> &Usage {
         &self.usage
@@ -229,6 +251,15 @@ impl Account {
         }
     }
 
+    /// Tells who waits for it what these calls were billed.
+    fn settle_calls(&mut self, of: impl Fn(Seat) -> bool) {
+        let due: Vec<_> = self.attempts.iter().filter(|(seat, _)| of(*seat)).cloned().collect();
+        for (seat, attempts) in due {
+            let billed = self.call(seat).and_then(|call| call.usage).unwrap_or_default();
+            attempts.settle(tokens(billed));
+        }
+    }
+
     fn bill(&mut self, seat: Seat, usage: &Usage, is_estimated: bool) {
         self.usage.add(usage);
         let estimated = is_estimated || self.decision.usage.is_some_and(|u| u.estimated);
@@ -246,6 +277,10 @@ impl Account {
 impl Drop for Account {
     fn drop(&mut self) {
         self.bill_attempts(|_| true);
+        self.settle_calls(|_| true);
+        if let Some(RunSettlement(settlement)) = self.settlement.take() {
+            settlement(tokens(self.decision.usage.unwrap_or_default()), self.cost_usd().unwrap_or_default());
+        }
         self.decision.total_ms = self.elapsed_ms();
         end_cancelled(&mut self.decision.members, self.decision.total_ms);
         end_cancelled(&mut self.decision.judges, self.decision.total_ms);
@@ -344,6 +379,11 @@ fn plus(before: Option<UsageRecord>, usage: UsageRecord) -> UsageRecord {
     }
 }
 
+/// All tokens of a usage, also where its provider has not summed them.
+fn tokens(usage: UsageRecord) -> u64 {
+    usage.total_tokens.max(usage.prompt_tokens.saturating_add(usage.completion_tokens))
+}
+
 fn record(usage: &Usage, estimated: bool) -> UsageRecord {
     UsageRecord {
         prompt_tokens: usage.count("prompt_tokens"),
@@ -359,7 +399,7 @@ fn record(usage: &Usage, estimated: bool) -> UsageRecord {
 mod tests {
     use super::*;
 
-    fn tokens(total: u64) -> Usage {
+    fn total(total: u64) -> Usage {
         serde_json::from_value(serde_json::json!({"total_tokens": total})).unwrap()
     }
 
@@ -368,12 +408,12 @@ mod tests {
         let mut account = Account::open("r", "team", "judge", 2, [("a", 1.0), ("b", 1.0)].into_iter());
         let [a, b] = [0, 1].map(|index| account.member_began(index));
         a.begin();
-        a.failed_at(&tokens(3));
+        a.failed_at(&total(3));
         a.begin();
-        let ended = Ended { result: USABLE, usage: Some(tokens(10)), estimate: None };
+        let ended = Ended { result: USABLE, usage: Some(total(10)), estimate: None };
         account.ended(Seat::Member(0), &ended);
         b.begin();
-        b.failed_at(&tokens(4));
+        b.failed_at(&total(4));
         assert_eq!(account.usage().count("total_tokens"), 13);
         account.panel_ended(0);
         assert_eq!(account.usage().count("total_tokens"), 17, "what follows the panel is told of all of it");

@@ -1,5 +1,6 @@
 //! The attempts that one call takes.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -12,6 +13,17 @@ pub struct Attempts {
     begun: AtomicU32,
     /// What attempts without an answer have cost and nobody has billed yet.
     unbilled: Mutex<Option<Usage>>,
+    /// Who is told what the call has cost.
+    settlement: Mutex<Option<Settlement>>,
+}
+
+/// Somebody who is told a cost, once.
+pub(super) struct Settlement(pub(super) Box<dyn FnOnce(u64) + Send>);
+
+impl fmt::Debug for Settlement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Settlement")
+    }
 }
 
 impl Attempts {
@@ -24,6 +36,19 @@ impl Attempts {
     pub fn failed_at(&self, cost: &Usage) {
         let mut unbilled = self.unbilled.lock().unwrap_or_else(PoisonError::into_inner);
         unbilled.get_or_insert_default().add(cost);
+    }
+
+    /// Has somebody told, once, how many tokens the call was billed in all: at its end, or at the latest at its run's.
+    pub fn settle_with(&self, settlement: Box<dyn FnOnce(u64) + Send>) {
+        *self.settlement.lock().unwrap_or_else(PoisonError::into_inner) = Some(Settlement(settlement));
+    }
+
+    /// The call was billed so many tokens.
+    pub(super) fn settle(&self, tokens: u64) {
+        let settlement = self.settlement.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Settlement(settlement)) = settlement {
+            settlement(tokens);
+        }
     }
 
     /// How many have begun.

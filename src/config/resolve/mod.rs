@@ -4,6 +4,7 @@ mod answer;
 mod ensemble;
 mod health;
 mod judge;
+mod limits;
 mod models;
 mod overrides;
 mod panel;
@@ -30,6 +31,7 @@ use crate::ext_proc::{ModeOverride, Settings};
 pub(super) fn resolve(file: &File, written: &Written, report: &mut Report) -> Option<Config> {
     let ext_proc = address(file, report);
     let settings = settings(file, report);
+    let store = limits::store(file, report);
     let providers = provider::resolve(file, written, report);
     let mut resolver = Resolver::new(file, written, report);
     let direct_models = resolver.models(&providers);
@@ -41,6 +43,7 @@ pub(super) fn resolve(file: &File, written: &Written, report: &mut Report) -> Op
         direct_models,
         max_inflight: file.limits.max_inflight,
         max_answer_bytes: file.limits.max_answer_bytes,
+        store: store?,
         log: log(&file.log),
     })
 }
@@ -79,6 +82,7 @@ fn settings(file: &File, report: &mut Report) -> Settings {
         heartbeat: bound(file.stream.heartbeat_ms),
         buffered_timeout: Duration::from_millis(file.ext_proc.buffered_timeout_ms),
         model_header: model_header(file, report),
+        caller_key: limits::caller_key(file, report),
         clear_route_cache: file.ext_proc.clear_route_cache,
     }
 }

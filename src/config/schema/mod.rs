@@ -12,6 +12,7 @@ mod answer;
 mod ensemble;
 mod health;
 mod judge;
+mod limits;
 mod model;
 mod overrides;
 mod panel;
@@ -28,6 +29,7 @@ pub use ensemble::{
 };
 pub use health::{BackgroundCheck, Cooldown};
 pub use judge::{Judge, Prompt, Prompts};
+pub use limits::{Budget, CallerKey, OnError, RateLimit, Redis, Store};
 pub use model::{Model, ResponseFormat, Rules, Unsupported};
 pub use overrides::{AdHoc, FileOverrides, Overrides};
 pub use panel::{Member, Params};

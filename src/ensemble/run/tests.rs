@@ -35,7 +35,7 @@ fn context() -> Context {
 
 async fn run(caller: Arc<Scripted>, ensemble: Ensemble, body: Value) -> Result<Outcome, Failed> {
     let runner = Runner::new(caller, Admission::new(8), 1 << 20);
-    runner.admit(Arc::new(ensemble), context())?.run(request(&body), None).await
+    runner.admit(Arc::new(ensemble), context()).await?.run(request(&body), None).await
 }
 
 /// The answer's text, its outcome, its usage's sum and how long it took.
@@ -280,4 +280,5 @@ async fn dropping_a_run_cancels_its_calls_wherever_it_is() {
 mod asking;
 mod corners;
 mod errors;
+mod limits;
 mod strategies;

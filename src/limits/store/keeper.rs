@@ -169,7 +169,7 @@ impl Keeping {
         }
     }
 
-    async fn renew(&self) {
+    async fn renew(&mut self) {
         for (subject, leases) in &self.held {
             let leases: Vec<u64> = leases.iter().copied().collect();
             if let Err(error) = self.redis.renew(subject, &leases).await {
