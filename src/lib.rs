@@ -7,12 +7,13 @@
 //!    alias is handed back untouched.
 //! 2. [`chat`]: an alias's body becomes a view over the caller's bytes, to be patched, never
 //!    re-rendered.
-//! 3. [`limits`]: the run is admitted, or refused with a 503.
+//! 3. [`limits`]: the run is admitted, or refused: too many are in flight, its caller has asked too much, or the alias
+//!    has spent its budget.
 //! 4. [`ensemble`]: the alias's condition and the caller's headers decide what is asked for; the panel
 //!    is asked by one fan-out, the quorum collects usable candidates, keys are read from them where they
 //!    are compared, the strategy makes one answer of them.
 //! 5. [`upstream`]: each call goes to its provider over hyper, again where that may help, and not at all
-//!    while its model cools down.
+//!    while its model cools down or is over its limit.
 //! 6. [`telemetry`]: the run's decision is recorded once, however the run ended.
 //! 7. [`ext_proc`] again: the outcome goes back to Envoy as an immediate response, or as a stream
 //!    of them.

@@ -78,21 +78,19 @@ pub(super) fn store(file: &File, report: &mut Report) -> Option<StoreSettings> {
     if written.prefix.contains(['{', '}']) {
         report.add(path.key("prefix"), "must be without braces: they tell a cluster what belongs together");
     }
-    let settings = match RedisSettings::new(written.url.expose()) {
+    let mut settings = match RedisSettings::new(written.url.expose()) {
         Ok(settings) => settings,
         Err(error) => {
             report.add(path.key("url"), error.to_string());
             return None;
         }
     };
-    Some(StoreSettings::Redis(Box::new(RedisSettings {
-        is_cluster: written.cluster,
-        on_error: match written.on_error {
-            schema::OnError::Open => OnError::Open,
-            schema::OnError::Closed => OnError::Closed,
-        },
-        timeout: Duration::from_millis(written.timeout_ms),
-        prefix: written.prefix.clone(),
-        ..settings
-    })))
+    settings.is_cluster = written.cluster;
+    settings.on_error = match written.on_error {
+        schema::OnError::Open => OnError::Open,
+        schema::OnError::Closed => OnError::Closed,
+    };
+    settings.timeout = Duration::from_millis(written.timeout_ms);
+    settings.prefix.clone_from(&written.prefix);
+    Some(StoreSettings::Redis(Box::new(settings)))
 }

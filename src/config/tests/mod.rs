@@ -1,6 +1,7 @@
 //! The contract of a configuration file, from text to [`Config`].
 
 mod health;
+mod limits;
 mod meaning;
 mod overrides;
 mod providers;
