@@ -103,7 +103,8 @@ impl Ensemble {
         }
         let asked = RawObject::parse(request.clone()).ok();
         let most = |field| asked.as_ref()?.read::<u64>(field).ok().flatten();
-        let call = estimated_tokens(request.len(), most("max_completion_tokens").or_else(|| most("max_tokens")));
+        let call =
+            estimated_tokens(request.len(), most("max_completion_tokens").or_else(|| most("max_tokens")));
         let judges = usize::from(self.strategy.judge_rounds(self.panel.len()) > 0);
         call.saturating_mul((self.panel.len() + judges) as u64)
     }

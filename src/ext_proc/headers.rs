@@ -227,22 +227,30 @@ mod tests {
             fields: fields.into_iter().map(|(k, v)| (k.to_owned(), pb::Value { kind: Some(v) })).collect(),
         };
         let text = |text: &str| pb::Kind::StringValue(text.to_owned());
-        let payload = object(vec![("sub", text("ann")), ("org", pb::Kind::NumberValue(7.0)), ("none", text(""))]);
+        let payload =
+            object(vec![("sub", text("ann")), ("org", pb::Kind::NumberValue(7.0)), ("none", text(""))]);
         let jwt = object(vec![("payload", pb::Kind::StructValue(payload))]);
-        let metadata = pb::Metadata { filter_metadata: [("jwt".to_owned(), jwt)].into(), ..pb::Metadata::default() };
+        let metadata =
+            pb::Metadata { filter_metadata: [("jwt".to_owned(), jwt)].into(), ..pb::Metadata::default() };
         let head = head(&[("x-api-key", "k"), ("x-empty", "")]).with_metadata(Some(metadata));
         let header = |name| head.caller_key(&KeySource::Header(http::HeaderName::from_static(name)));
         assert_eq!(header("x-api-key"), Some(CallerKey::of(b"k")));
-        assert_eq!((header("x-other"), header("x-empty")), (Some(CallerKey::anonymous()), Some(CallerKey::anonymous())));
+        assert_eq!(
+            (header("x-other"), header("x-empty")),
+            (Some(CallerKey::anonymous()), Some(CallerKey::anonymous()))
+        );
         let claim = |namespace: &str, path: &[&str]| {
             let path = path.iter().map(|key| (*key).to_owned()).collect();
             head.caller_key(&KeySource::Metadata { namespace: namespace.to_owned(), path }).unwrap()
         };
         assert_eq!(claim("jwt", &["payload", "sub"]), CallerKey::of(b"ann"));
         assert_eq!(claim("jwt", &["payload", "org"]), CallerKey::of(b"7"));
-        for (namespace, path) in
-            [("jwt", &["payload"][..]), ("jwt", &["payload", "sub", "x"]), ("jwt", &["payload", "none"]), ("x", &["sub"])]
-        {
+        for (namespace, path) in [
+            ("jwt", &["payload"][..]),
+            ("jwt", &["payload", "sub", "x"]),
+            ("jwt", &["payload", "none"]),
+            ("x", &["sub"]),
+        ] {
             assert_eq!(claim(namespace, path), CallerKey::anonymous(), "{namespace} {path:?}");
         }
         assert_eq!(head.caller_key(&KeySource::Global), None);

@@ -9,9 +9,7 @@ use super::grant::{Denied, Grant, Lease, Reservation};
 use super::key::{CallerKey, Subject};
 use super::quota::Quota;
 use super::rate::{Budget, DAY_MS, RateLimit};
-use super::store::{
-    Correction, Keeper, Memory, OnError, Order, Redis, RedisSettings, Request, Seen,
-};
+use super::store::{Correction, Keeper, Memory, OnError, Order, Redis, RedisSettings, Request, Seen};
 
 /// The limits of all names. The rules come with each request, so that what was counted outlives a configuration.
 #[derive(Clone, Debug)]
@@ -187,7 +185,8 @@ fn denied(request: &Request, seen: &Seen) -> Denied {
     let over = windows.filter(|(window, counted)| {
         counted.used.saturating_add(window.amount(request.tokens)) > window.limit.get()
     });
-    let longest = over.map(|(window, counted)| (counted.left(window.rate, seen.now), window.rate)).max_by_key(|w| w.0);
+    let longest =
+        over.map(|(window, counted)| (counted.left(window.rate, seen.now), window.rate)).max_by_key(|w| w.0);
     match longest {
         Some((left, rate)) => Denied::rate(rate, left, quota),
         None => Denied::Over { what: "requests at a time", retry_after: None, quota },

@@ -100,7 +100,8 @@ mod tests {
             running: 0,
             spent: 0,
         };
-        let told: Vec<String> = Quota::of(&rate, &seen).headers().into_iter().map(|(_, value)| value).collect();
+        let told: Vec<String> =
+            Quota::of(&rate, &seen).headers().into_iter().map(|(_, value)| value).collect();
         assert_eq!(told, ["90", "1", "23h59m40s"], "as little as of the minute, and for longer");
     }
 }

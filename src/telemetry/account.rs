@@ -87,7 +87,13 @@ impl Account {
             usage: Some(UsageRecord::default()),
             ..Decision::default()
         };
-        Self { decision, usage: Usage::default(), attempts: Vec::new(), settlement: None, began: Instant::now() }
+        Self {
+            decision,
+            usage: Usage::default(),
+            attempts: Vec::new(),
+            settlement: None,
+            began: Instant::now(),
+        }
     }
 
     /// Has somebody told, once, at the run's end, how many tokens it was billed in all and what they cost in USD.

@@ -67,8 +67,13 @@ async fn room(limiter: &Limiter, call: &mut Call) -> Result<Grant, Failure> {
     let Some(rate) = &model.rate_limit else {
         return Ok(Grant::default());
     };
-    let demand =
-        Demand { name: &model.name, caller: None, rate: Some(rate), budget: None, tokens: tokens(call, rate) };
+    let demand = Demand {
+        name: &model.name,
+        caller: None,
+        rate: Some(rate),
+        budget: None,
+        tokens: tokens(call, rate),
+    };
     let latest = Instant::now() + rate.wait;
     let latest = call.bounds.until().map_or(latest, |until| latest.min(until));
     loop {

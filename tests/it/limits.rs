@@ -26,7 +26,10 @@ async fn each_caller_has_an_aliass_limits_and_is_told_what_is_left() {
         let [requests, left, tokens, tokens_left] = quota(&first);
         assert_eq!((&*requests, &*left, &*tokens), ("2", "1", "5000"));
         let reserved = 5000 - tokens_left.parse::<u64>().expect("a number");
-        assert!(reserved % 4 == 0 && (4 * 25..4 * 125).contains(&reserved), "four calls of 25 and the prompt: {reserved}");
+        assert!(
+            reserved % 4 == 0 && (4 * 25..4 * 125).contains(&reserved),
+            "four calls of 25 and the prompt: {reserved}"
+        );
         let reset = first.header("x-ratelimit-reset-requests");
         assert!(reset == "1m0s" || reset.ends_with('s') && !reset.contains('m'), "{reset}");
         let streamed = stack.ask_stream().header("x-api-key", "sk-ann").send().await;
@@ -34,15 +37,23 @@ async fn each_caller_has_an_aliass_limits_and_is_told_what_is_left() {
         let refused = asked_as(&stack, "sk-ann").await;
         assert_eq!(refused.status, 429);
         let error = &refused.json()["error"];
-        assert_eq!((&error["code"], &error["type"]), (&json!("rate_limit_exceeded"), &json!("rate_limit_error")));
+        assert_eq!(
+            (&error["code"], &error["type"]),
+            (&json!("rate_limit_exceeded"), &json!("rate_limit_error"))
+        );
         let after: u64 = refused.header("retry-after").parse().expect("seconds");
         assert!((1..=60).contains(&after), "{after}");
         assert_eq!((&*quota(&refused)[1], refused.header("x-should-retry")), ("0", ""));
-        let (used, billed) = (5000 - quota(&refused)[3].parse::<u64>().unwrap(), stack.provider.billed_in_all());
+        let (used, billed) =
+            (5000 - quota(&refused)[3].parse::<u64>().unwrap(), stack.provider.billed_in_all());
         assert_eq!(used, billed.total(), "what was reserved has been settled");
         assert_eq!(asked_as(&stack, "sk-bob").await.status, 200);
         let nobody = || async { stack.ask(json!({})).send().await.status.as_u16() };
-        assert_eq!((nobody().await, nobody().await, nobody().await), (200, 200, 429), "who has no key shares one");
+        assert_eq!(
+            (nobody().await, nobody().await, nobody().await),
+            (200, 200, 429),
+            "who has no key shares one"
+        );
         let lines = stack.service.logs();
         assert!(!format!("{lines:?}").contains("sk-ann"), "no key is logged");
         stack.provider.assert_clean();
@@ -82,9 +93,16 @@ async fn a_member_over_its_limit_fails_alone_and_a_panel_over_it_is_a_429() {
         assert!(answer.status == 200, "{} {outcome}", answer.text());
     }
     let lines = stack.runs_logged(2).await;
-    assert!(lines[1]["members"].as_str().is_some_and(|members| members.contains("few=limited@")), "{}", lines[1]);
+    assert!(
+        lines[1]["members"].as_str().is_some_and(|members| members.contains("few=limited@")),
+        "{}",
+        lines[1]
+    );
     let answer = stack.ask(json!({"model": "alone"})).send().await;
-    assert_eq!((answer.status.as_u16(), answer.json()["error"]["code"].clone()), (429, json!("rate_limit_exceeded")));
+    assert_eq!(
+        (answer.status.as_u16(), answer.json()["error"]["code"].clone()),
+        (429, json!("rate_limit_exceeded"))
+    );
     let after: u64 = answer.header("retry-after").parse().expect("seconds");
     assert!((50..=60).contains(&after), "{after}");
     assert_eq!(stack.provider.requests_for("model-a").len(), 1);

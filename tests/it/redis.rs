@@ -77,11 +77,26 @@ async fn a_redis_decides_as_a_process_does() {
         let mut open = Vec::new();
         // Asks for so many tokens, or ends the oldest with so many.
         for (asks, tokens) in [
-            (true, 50), (true, 60), (true, 30), (false, 10), (true, 1), (true, 40), (true, 1), (false, 45), (true, 14),
-            (true, 1), (false, 0), (false, 2), (true, 500), (true, 3), (true, 3), (true, 3),
+            (true, 50),
+            (true, 60),
+            (true, 30),
+            (false, 10),
+            (true, 1),
+            (true, 40),
+            (true, 1),
+            (false, 45),
+            (true, 14),
+            (true, 1),
+            (false, 0),
+            (false, 2),
+            (true, 500),
+            (true, 3),
+            (true, 3),
+            (true, 3),
         ] {
             if asks {
-                let both = (shared.admit(&rate, tokens).await, alone.admit(Demand { tokens, ..demand }).await);
+                let both =
+                    (shared.admit(&rate, tokens).await, alone.admit(Demand { tokens, ..demand }).await);
                 assert_eq!(told(&both.0), told(&both.1), "{tokens}");
                 open.extend(both.0.ok().zip(both.1.ok()));
             } else {
@@ -109,7 +124,8 @@ async fn a_cluster_takes_every_question_in_one_slot() {
         process.limiter.admit(demand).await.expect("room").reservation.settle(7, 2.5);
     }
     process.limiter.flush().await;
-    let demand = Demand { name: &name, caller: None, rate: None, budget: Some(Budget::usd_per_day(5.0)), tokens: 0 };
+    let demand =
+        Demand { name: &name, caller: None, rate: None, budget: Some(Budget::usd_per_day(5.0)), tokens: 0 };
     assert_eq!(told(&process.limiter.admit(demand).await), "spent");
     let levels = process.limiter.view(&name, Some(&caller), &rate).await.expect("it answers");
     assert_eq!(levels.iter().map(|level| level.used).collect::<Vec<_>>(), [2, 14, 0]);
@@ -126,7 +142,8 @@ async fn places_of_a_process_that_has_crashed_are_free_again_and_those_of_a_livi
     crashing.keeper.abort();
     let began = Instant::now();
     assert_eq!(told(&living.admit(&rate, 0).await), "requests at a time");
-    let freed = consort_testkit::eventually("a place", ms(5000), async || living.admit(&rate, 0).await.ok()).await;
+    let freed =
+        consort_testkit::eventually("a place", ms(5000), async || living.admit(&rate, 0).await.ok()).await;
     assert!(began.elapsed() >= ms(300), "{:?}", began.elapsed());
     tokio::time::sleep(ms(1500)).await;
     assert_eq!(told(&living.admit(&rate, 0).await), "requests at a time", "two live on");
@@ -186,7 +203,11 @@ async fn without_redis(on_error: &str, kills: bool) {
     stack.provider.model("model-a").reply(Reply::text("one").delay(ms(300)));
     let under_way = tokio::spawn(stack.ask(json!({})).send());
     stack.provider.wait_for("model-a", 1).await;
-    if kills { redis.kill() } else { redis.pause() }
+    if kills {
+        redis.kill()
+    } else {
+        redis.pause()
+    }
     let is_open = on_error == "open";
     for i in 0..10 {
         let answer = stack.ask(json!({})).send().await;
@@ -204,7 +225,11 @@ async fn without_redis(on_error: &str, kills: bool) {
     }
     let told = |line: &serde_json::Value| line["fields"]["message"] == "the limits' Redis does not answer";
     assert_eq!(stack.service.logs().iter().filter(|line| told(line)).count(), 1, "once a minute");
-    if kills { redis.restart().await } else { redis.resume() }
+    if kills {
+        redis.restart().await
+    } else {
+        redis.resume()
+    }
     stack.service.wait_for_log(|line| line["fields"]["message"] == "the limits' Redis answers again").await;
     let mut after = Vec::new();
     for _ in 0..5 {
@@ -246,7 +271,10 @@ async fn a_member_whose_limit_cannot_be_checked_is_not_asked_where_that_is_close
 - {display_name: pair, ensemble: {panel: [{model: few}, {model: b}], strategy: vote, min_responses: 1}}";
     let stack = Options::new().models(models).config(&store(&redis, ", on_error: closed")).start().await;
     let alone = stack.ask(json!({"model": "alone"})).send().await;
-    assert_eq!((alone.status.as_u16(), alone.json()["error"]["code"].clone()), (503, json!("limits_unavailable")));
+    assert_eq!(
+        (alone.status.as_u16(), alone.json()["error"]["code"].clone()),
+        (503, json!("limits_unavailable"))
+    );
     assert_eq!(stack.ask(json!({"model": "pair"})).send().await.status, 200);
     assert!(stack.provider.requests_for("model-a").is_empty());
 }
@@ -267,7 +295,7 @@ async fn a_thousand_mixed_requests_are_settled_to_the_token_that_providers_repor
 limits: {{store: {{redis: {{url: '{url}', timeout_ms: 5000}}}}}}
 providers: [{{name: scripted, base_url: '{base_url}', api_key: {key}}}]
 models:
-{}{}{}{}{}- {{display_name: {ALIAS}, ensemble: {{panel: [{{model: a}}, {{model: b}}, {{model: c}}], judge: {{model: judge}}, min_responses: 1, straggler_grace_ms: 400, {LIMIT}}}}}
+{}{}{}{}{}- {{display_name: {ALIAS}, ensemble: {{panel: [{{model: a}}, {{model: b}}, {{model: c}}], judge: {{model: judge}}, min_responses: 2, straggler_grace_ms: 2000, {LIMIT}}}}}
 - {{display_name: leaving, ensemble: {{panel: [{{model: a}}, {{model: hang}}], strategy: vote, execution: sequential, min_responses: 2, {LIMIT}}}}}
 ",
             model("a"), model("b"), model("c"), model("judge"), model("hang"),
@@ -285,21 +313,23 @@ models:
         });
     }
     let odd = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    stack.provider.model("model-c").answer(move |_| match odd.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 5 {
-        0 => Reply::stall(),
-        1 => Reply::rate_limited("0"),
-        2 => Reply::error(400, "no", "invalid_request_error", None),
-        n => Reply::text("three").usage(usage(n)),
+    stack.provider.model("model-c").answer(move |_| {
+        match odd.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 5 {
+            0 => Reply::stall(),
+            1 => Reply::rate_limited("0"),
+            2 => Reply::error(400, "no", "invalid_request_error", None),
+            n => Reply::text("three").usage(usage(n)),
+        }
     });
     stack.provider.model("model-hang").reply(Reply::stall());
-    for round in 1..=20 {
+    for round in 1..=10 {
         // By then the first member has been heard to its end, and only the second one is at work.
         let leaving: Vec<_> =
-            (0..15).map(|_| tokio::spawn(stack.ask(json!({"model": "leaving"})).try_open())).collect();
-        let calls = (0..35).map(|i| stack.ask(json!({"stream": i % 2 == 0, "max_tokens": 50})).send());
+            (0..30).map(|_| tokio::spawn(stack.ask(json!({"model": "leaving"})).try_open())).collect();
+        let calls = (0..70).map(|i| stack.ask(json!({"stream": i % 2 == 0, "max_tokens": 50})).send());
         let answers: Vec<Answer> = futures_util::future::join_all(calls).await;
         assert!(answers.iter().all(|answer| answer.status == 200));
-        stack.provider.wait_for("model-hang", 15 * round).await;
+        stack.provider.wait_for("model-hang", 30 * round).await;
         leaving.iter().for_each(JoinHandle::abort);
     }
     let rate = limit(&[(Rate::Rpd, 1), (Rate::Tpd, 1)], 1);

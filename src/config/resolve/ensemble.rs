@@ -3,9 +3,9 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use super::{bound, limits};
 use super::models::Resolver;
 use super::strategy::Parts;
+use super::{bound, limits};
 use crate::config::problem::{Path, Report};
 use crate::config::schema;
 use crate::ensemble::prompt::Purpose;

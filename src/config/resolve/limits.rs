@@ -15,13 +15,18 @@ pub(super) fn of_model(model: &schema::Model, path: &Path, report: &mut Report) 
 }
 
 /// The limit of the ensemble at `path`; none when it has none.
-pub(super) fn of_ensemble(ensemble: &schema::Ensemble, path: &Path, report: &mut Report) -> Option<RateLimit> {
+pub(super) fn of_ensemble(
+    ensemble: &schema::Ensemble,
+    path: &Path,
+    report: &mut Report,
+) -> Option<RateLimit> {
     let (written, path) = (ensemble.rate_limit.as_ref()?, path.key("rate_limit"));
+    let limit = rate_limit(written, &path, report);
     if written.wait_ms > 0 {
         let what = "is for direct models: a caller who is over a limit is told so, and comes back";
         report.add(path.key("wait_ms"), what);
     }
-    rate_limit(written, &path, report)
+    limit
 }
 
 fn rate_limit(written: &schema::RateLimit, path: &Path, report: &mut Report) -> Option<RateLimit> {
@@ -36,7 +41,10 @@ fn rate_limit(written: &schema::RateLimit, path: &Path, report: &mut Report) -> 
     let windows: Vec<Window> = rates.into_iter().filter_map(window).collect();
     let concurrency = written.concurrency.and_then(NonZeroU64::new);
     if windows.is_empty() && concurrency.is_none() {
-        report.add(path.clone(), "bounds nothing: give one of rps, rpm, rpd, tpm, tpd, concurrency");
+        // One that is wrong has been reported.
+        if !report.doubts(path) {
+            report.add(path.clone(), "bounds nothing: give one of rps, rpm, rpd, tpm, tpd, concurrency");
+        }
         return None;
     }
     Some(RateLimit { windows, concurrency, wait: Duration::from_millis(written.wait_ms) })

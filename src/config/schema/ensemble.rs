@@ -6,7 +6,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::{
-    Answer, Average, Budget, First, Judge, MAX_MS, Member, Overrides, Rank, RateLimit, Strategy, Vote, Weighted,
+    Answer, Average, Budget, First, Judge, MAX_MS, Member, Overrides, Rank, RateLimit, Strategy, Vote,
+    Weighted,
 };
 use crate::config::json_schema::false_is_off;
 

@@ -29,7 +29,11 @@ fn a_model_and_an_ensemble_are_bounded_as_written() {
 fn what_bounds_nothing_or_stands_in_the_wrong_place_is_named() {
     insta::assert_snapshot!(ensemble_problems(
         "panel: [{model: a}], rate_limit: {rpm: 0, wait_ms: 5}, budget: {usd_per_day: 0}"
-    ), @"");
+    ), @r"
+    models[2].ensemble.budget.usd_per_day: must be greater than 0 and at most 1000000
+    models[2].ensemble.rate_limit.rpm: must be from 1 to 1000000000000
+    models[2].ensemble.rate_limit.wait_ms: is for direct models: a caller who is over a limit is told so, and comes back
+    ");
     insta::assert_snapshot!(ensemble_problems("panel: [{model: a}], rate_limit: {wait_ms: 5}, budget: {}"), @"");
     insta::assert_snapshot!(problems(&format!(
         "{MODELS}- {{display_name: e, rate_limit: {{rpm: 1}}, ensemble: {{panel: [{{model: a}}]}}}}"
@@ -44,13 +48,18 @@ fn callers_and_stores_are_told_apart_as_written() {
     assert_eq!(limits("caller_key: global").ext_proc.caller_key, KeySource::Global);
     let header = limits("caller_key: {header: X-Api-Key}").ext_proc.caller_key;
     assert_eq!(header, KeySource::Header(http::HeaderName::from_static("x-api-key")));
-    let claim = limits("caller_key: {metadata: [envoy.filters.http.jwt_authn, payload, sub]}").ext_proc.caller_key;
+    let claim =
+        limits("caller_key: {metadata: [envoy.filters.http.jwt_authn, payload, sub]}").ext_proc.caller_key;
     let path = vec!["payload".to_owned(), "sub".to_owned()];
     assert_eq!(claim, KeySource::Metadata { namespace: "envoy.filters.http.jwt_authn".to_owned(), path });
     assert!(matches!(limits("store: memory").store, StoreSettings::Memory));
-    let config = limits("store: {redis: {url: 'rediss://ann:secret@h:1/2', on_error: closed, cluster: true}}");
+    let config =
+        limits("store: {redis: {url: 'rediss://ann:secret@h:1/2', on_error: closed, cluster: true}}");
     let StoreSettings::Redis(redis) = &config.store else { panic!("a Redis is written") };
-    assert_eq!((redis.on_error, redis.is_cluster, redis.timeout), (OnError::Closed, true, Duration::from_millis(50)));
+    assert_eq!(
+        (redis.on_error, redis.is_cluster, redis.timeout),
+        (OnError::Closed, true, Duration::from_millis(50))
+    );
     assert_eq!(redis.prefix, "consort");
     assert!(!format!("{config:?}").contains("secret"));
 }

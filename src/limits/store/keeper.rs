@@ -26,9 +26,17 @@ pub(in crate::limits) enum Order {
     /// A lease is held until it is released; meanwhile it must not expire.
     Hold(Subject, u64),
     Release(Subject, u64),
-    Correct { subject: Subject, corrections: Vec<Correction>, spent: u64 },
+    Correct {
+        subject: Subject,
+        corrections: Vec<Correction>,
+        spent: u64,
+    },
     /// A question whose asker has gone: what it counts is taken back.
-    TakeBack { pending: Pending, request: Request, lease: Option<u64> },
+    TakeBack {
+        pending: Pending,
+        request: Request,
+        lease: Option<u64>,
+    },
     /// Redis does not answer.
     Recover,
     /// Tell when all that came before is done.
@@ -159,7 +167,9 @@ impl Keeping {
         let told = std::mem::take(&mut self.due).into_iter().map(|due| async move {
             match due {
                 Due::Release(subject, lease) => redis.release(&subject, lease).await,
-                Due::Correct { subject, corrections, spent } => redis.correct(&subject, &corrections, spent).await,
+                Due::Correct { subject, corrections, spent } => {
+                    redis.correct(&subject, &corrections, spent).await
+                }
                 Due::Nothing => Ok(()),
             }
         });

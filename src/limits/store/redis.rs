@@ -147,7 +147,10 @@ impl Redis {
     /// # Errors
     /// When Redis has not answered within its timeout; at once where it has not before and nobody has heard of it
     /// since.
-    pub(in crate::limits) async fn admit(self: &Arc<Self>, request: Request) -> Result<(Verdict, Option<u64>), Lost> {
+    pub(in crate::limits) async fn admit(
+        self: &Arc<Self>,
+        request: Request,
+    ) -> Result<(Verdict, Option<u64>), Lost> {
         if self.is_lost.load(Ordering::Relaxed) {
             return Err(Lost);
         }

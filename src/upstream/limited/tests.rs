@@ -14,7 +14,11 @@ const MS: Duration = Duration::from_millis(1);
 
 fn limit(windows: &[(Rate, u64)], concurrency: u64, wait: Duration) -> RateLimit {
     let window = |(rate, limit): &(Rate, u64)| Window { rate: *rate, limit: (*limit).try_into().unwrap() };
-    RateLimit { windows: windows.iter().map(window).collect(), concurrency: concurrency.try_into().ok(), wait }
+    RateLimit {
+        windows: windows.iter().map(window).collect(),
+        concurrency: concurrency.try_into().ok(),
+        wait,
+    }
 }
 
 fn model(rate_limit: RateLimit) -> DirectModel {
@@ -95,7 +99,8 @@ async fn a_call_waits_for_room_as_long_as_it_may() {
 #[tokio::test(start_paused = true)]
 async fn a_call_waits_for_the_end_of_another_one_as_well() {
     let model = Arc::new(model(limit(&[], 1, 300 * MS)));
-    let up = Arc::new(Limited::new(Arc::new(Scripted::default().model("m", says(0, "x"))), Limiter::default()));
+    let up =
+        Arc::new(Limited::new(Arc::new(Scripted::default().model("m", says(0, "x"))), Limiter::default()));
     let first = up.call(call(&model, "{}")).await.ok().unwrap();
     let failed = up.call(call(&model, "{}")).await.err().unwrap();
     assert!(matches!(failed, Failure::Limited { .. }), "{failed:?}");

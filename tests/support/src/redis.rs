@@ -107,9 +107,20 @@ impl Redis {
 fn run(addr: SocketAddr, arguments: &[String], dir: &TempDir) -> std::process::Child {
     let log = std::fs::File::create(dir.path().join("log")).expect("a file for the log");
     let mut command = Command::new("redis-server");
-    command.args(["--bind", "127.0.0.1", "--port", &addr.port().to_string(), "--save", "", "--appendonly", "no"]);
+    command.args([
+        "--bind",
+        "127.0.0.1",
+        "--port",
+        &addr.port().to_string(),
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+    ]);
     command.arg("--dir").arg(dir.path()).args(arguments);
     command.stdin(Stdio::null()).stdout(log).stderr(Stdio::null());
     let child = command.spawn();
-    child.unwrap_or_else(|error| panic!("redis-server ({error}): install it, as `apt-get install redis-server` does"))
+    child.unwrap_or_else(|error| {
+        panic!("redis-server ({error}): install it, as `apt-get install redis-server` does")
+    })
 }
