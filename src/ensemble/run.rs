@@ -20,7 +20,7 @@ use super::quorum::Verdict;
 use super::strategy::Strategy;
 use crate::chat::{ApiError, Body, Completion, Delta, Event, Request, Thinking};
 use crate::limits::{Admission, CallerKey, Demand, Denied, Grant, Lease, Limiter, Permit};
-use crate::telemetry::{Account, Attempts};
+use crate::telemetry::{About, Account, Attempts, Door};
 use crate::upstream::{Bounds, Call, Caller, DirectModel, Events, Failure, Passed, bound};
 
 /// Runs ensembles.
@@ -41,6 +41,8 @@ pub struct Context {
     pub caller_key: Option<CallerKey>,
     /// How many tokens the run may cost ([`Ensemble::estimated_tokens`]).
     pub estimated_tokens: u64,
+    /// How it came in.
+    pub door: Door,
     /// What travels on to providers.
     pub passed: Arc<Passed>,
     /// The `x-ensemble-…` headers that were sent and mean nothing here.
@@ -71,15 +73,16 @@ impl Runner {
     /// When all places are taken, when the caller is over a limit of the alias or the alias over its budget, and when
     /// that cannot be known.
     pub async fn admit(&self, ensemble: Arc<Ensemble>, context: Context) -> Result<Admitted, Failed> {
-        let mut account = Account::open(
-            &context.request_id,
-            &ensemble.name,
-            ensemble.strategy.name(),
-            ensemble.quorum.get(),
-            ensemble.panel.iter().map(|m| (&*m.model.name, m.weight)),
-        );
+        let about = About {
+            request_id: &context.request_id,
+            alias: &ensemble.name,
+            strategy: ensemble.strategy.name(),
+            quorum: ensemble.quorum.get(),
+            door: context.door,
+        };
+        let mut account = Account::open(about, ensemble.panel.iter().map(|m| (&*m.model.name, m.weight)));
         account.wished(&context.applied, &context.ignored, context.condition_failed);
-        let mut head = Head::of(&ensemble);
+        let mut head = Head { bill: account.follow_cost(), ..Head::of(&ensemble) };
         let Some(permit) = self.admission.admit() else {
             return Err(failed(&mut account, &head, &RunError::Overloaded));
         };
@@ -100,7 +103,7 @@ impl Runner {
             }
         };
         head.quota = quota;
-        account.settle_with(Box::new(move |tokens, usd| reservation.settle(tokens, usd)));
+        account.settle_with(Box::new(move |spent| reservation.settle(spent.tokens, spent.usd)));
         Ok(Admitted {
             ensemble,
             context,
@@ -254,7 +257,7 @@ impl Run {
         self.check_numeric()?;
         self.account.panel_began(self.request.stream);
         let panel = panel::ask(self).await;
-        self.account.panel_ended(panel.saved);
+        self.account.panel_ended(panel.saved, panel.live.as_ref().map(|begun| begun.seat));
         self.head.panel_time = self.account.panel_time();
         self.head.panel = panel.asked;
         self.head.responses = panel.candidates.len() + usize::from(panel.live.is_some());

@@ -11,7 +11,7 @@ mod rate;
 mod store;
 
 pub use admission::{Admission, Permit};
-pub use cooldown::{Cooldown, Cooldowns, Cooling, Pass, Role};
+pub use cooldown::{Cooldown, Cooldowns, Cooling, ModelState, ModelView, Pass, Role, Trouble};
 pub use grant::{Denied, Grant, Lease, Reservation};
 pub use key::{CallerKey, KeySource};
 pub use limiter::{Demand, Level, Limiter, StoreError, StoreSettings};

@@ -2,9 +2,18 @@
 
 mod account;
 mod attempts;
+mod cost;
+mod line;
+mod log;
+mod record;
+mod settlement;
 
-pub use account::{Account, Ended, Seat};
+pub use account::{About, Account, Ended, Seat};
 pub use attempts::Attempts;
+pub use cost::{Bill, Cost};
+pub use log::{Log, LogFormat, LogLevel};
+pub use record::{Door, Part};
+pub use settlement::Spent;
 
 /// The record of a run, as it goes over wires (`proto/consort/decision/v1/decision.proto`).
 pub mod decision {

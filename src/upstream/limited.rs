@@ -88,6 +88,7 @@ async fn room(limiter: &Limiter, call: &mut Call) -> Result<Grant, Failure> {
             return Err(Failure::Limited { retry_after: retry_after.unwrap_or(SOON) });
         }
         tokio::time::sleep(pause).await;
+        call.attempts.queued(pause);
         // What was spent on waiting is no time that the model has had.
         call.bounds = Bounds { timeout: None, deadline: call.bounds.until() };
     }

@@ -9,6 +9,7 @@ mod failure;
 pub(crate) mod fixture;
 mod limited;
 mod model;
+mod pools;
 mod retry;
 mod rules;
 
@@ -18,5 +19,6 @@ pub use client::{Client, ClientSettings};
 pub use failure::{Failure, ProviderError};
 pub use limited::Limited;
 pub use model::{Adapter, BackgroundCheck, Credential, DirectModel, Endpoint, Provider, ResponseFormat};
+pub use pools::Pools;
 pub use retry::Retrying;
 pub use rules::{Rules, Unsupported};

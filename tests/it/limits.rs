@@ -1,7 +1,7 @@
 //! Limits of aliases and direct models, counted in the process, through a real Envoy.
 
 use consort_testkit::http::Answer;
-use consort_testkit::provider::Reply;
+use consort_testkit::provider::{Reply, Usage};
 use serde_json::json;
 
 use crate::stack::{Options, Stack, ms};
@@ -107,6 +107,26 @@ async fn a_member_over_its_limit_fails_alone_and_a_panel_over_it_is_a_429() {
     assert!((50..=60).contains(&after), "{after}");
     assert_eq!(stack.provider.requests_for("model-a").len(), 1);
     assert!(!answer.text().contains("few"), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn an_alias_that_has_spent_its_budget_is_refused_until_the_day_ends() {
+    let models = "- {display_name: dear, provider: scripted, model_name: model-a, cost: {input_per_1k: 1, output_per_1k: 2}}
+- {display_name: alone, ensemble: {panel: [{model: dear}], strategy: vote, budget: {usd_per_day: 0.45}}}";
+    let stack = Options::new().models(models).start().await;
+    stack.provider.model("model-a").reply(Reply::text("one").usage(Usage::new(100, 50)));
+    let asked = || async { stack.ask(json!({"model": "alone"})).send().await };
+    for spent in ["nothing", "0.2 USD", "0.4 USD"] {
+        assert_eq!(asked().await.status, 200, "{spent}");
+    }
+    let refused = asked().await;
+    let error = &refused.json()["error"];
+    assert_eq!((refused.status.as_u16(), &error["code"]), (429, &json!("insufficient_quota")));
+    assert_eq!((&error["type"], refused.header("x-should-retry")), (&json!("insufficient_quota"), "false"));
+    let today = 86_400 - std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs() % 86_400;
+    let after: u64 = refused.header("retry-after").parse().expect("seconds");
+    assert!(after >= today && after <= today + 60, "{after} {today}");
+    assert_eq!(stack.provider.requests_for("model-a").len(), 3);
 }
 
 #[tokio::test]
