@@ -71,8 +71,10 @@ pub(super) fn caller_key(file: &File, report: &mut Report) -> KeySource {
             Some((namespace, path)) if !path.is_empty() => {
                 KeySource::Metadata { namespace: namespace.clone(), path: path.to_vec() }
             }
-            // Too short a list has been reported.
-            _ => KeySource::Global,
+            _ => {
+                report.add(path.key("metadata"), "needs a namespace and at least one key in it");
+                KeySource::Global
+            }
         },
     }
 }

@@ -59,7 +59,7 @@ pub enum CallerKey {
     Header(#[schemars(length(min = 1))] String),
     /// A value in Envoy's dynamic metadata: the namespace, then the keys that lead there. The filter must forward the
     /// namespace (`metadata_options.forwarding_namespaces`).
-    Metadata(#[schemars(length(min = 2), inner(length(min = 1)))] Vec<String>),
+    Metadata(#[schemars(inner(length(min = 1)))] Vec<String>),
 }
 
 /// Where use is counted.

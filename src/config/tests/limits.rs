@@ -34,12 +34,27 @@ fn what_bounds_nothing_or_stands_in_the_wrong_place_is_named() {
     models[2].ensemble.rate_limit.rpm: must be from 1 to 1000000000000
     models[2].ensemble.rate_limit.wait_ms: is for direct models: a caller who is over a limit is told so, and comes back
     ");
-    insta::assert_snapshot!(ensemble_problems("panel: [{model: a}], rate_limit: {wait_ms: 5}, budget: {}"), @"");
+    insta::assert_snapshot!(ensemble_problems("panel: [{model: a}], rate_limit: {wait_ms: 5}, budget: {}"), @r"
+    models[2].ensemble.budget.usd_per_day: is required
+    models[2].ensemble.rate_limit: bounds nothing: give one of rps, rpm, rpd, tpm, tpd, concurrency
+    ");
     insta::assert_snapshot!(problems(&format!(
         "{MODELS}- {{display_name: e, rate_limit: {{rpm: 1}}, ensemble: {{panel: [{{model: a}}]}}}}"
-    )), @"");
-    insta::assert_snapshot!(problems("limits: {caller_key: {header: 'a b'}, store: {redis: {url: 'http://:secret@h', prefix: '{x}', timeout_ms: 0}}}"), @"");
-    insta::assert_snapshot!(problems("limits: {caller_key: {metadata: [jwt]}, store: {redis: {}}}"), @"");
+    )), @r"
+    models[2].rate_limit: is a direct model's key here; an ensemble's stands in `ensemble`
+    ");
+    insta::assert_snapshot!(problems(
+        "limits: {caller_key: {header: 'a b'}, store: {redis: {url: 'http://:secret@h', prefix: '{x}'}}}"
+    ), @r"
+    limits.caller_key.header: is no name of a header
+    limits.store.redis.prefix: must be without braces: they tell a cluster what belongs together
+    limits.store.redis.url: is no address of a Redis; expected `redis://host:6379/0`, or `rediss://` with TLS
+    ");
+    insta::assert_snapshot!(problems("limits: {caller_key: {metadata: [jwt]}, store: {redis: {timeout_ms: 0}}}"), @r"
+    limits.caller_key.metadata: needs a namespace and at least one key in it
+    limits.store.redis.timeout_ms: must be from 1 to 10000
+    limits.store.redis.url: is required
+    ");
 }
 
 #[test]

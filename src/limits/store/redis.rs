@@ -105,7 +105,8 @@ pub(super) type Pending = BoxFuture<'static, RedisResult<Verdict>>;
 
 enum Connection {
     Single(ConnectionManager),
-    Cluster(ClusterClient, OnceCell<ClusterConnection>),
+    /// Connected to with the first question.
+    Cluster(Box<(ClusterClient, OnceCell<ClusterConnection>)>),
 }
 
 impl Connection {
@@ -114,7 +115,7 @@ impl Connection {
         if settings.is_cluster {
             let builder = ClusterClient::builder([settings.info.clone()]);
             let client = builder.retries(0).connection_timeout(connect).response_timeout(LONGEST).build()?;
-            return Ok(Self::Cluster(client, OnceCell::new()));
+            return Ok(Self::Cluster(Box::new((client, OnceCell::new()))));
         }
         let config = ConnectionManagerConfig::new()
             .set_number_of_retries(1)
@@ -279,21 +280,22 @@ impl Redis {
     async fn invoke<T: redis::FromRedisValue>(&self, call: &redis::ScriptInvocation<'_>) -> RedisResult<T> {
         match &self.connection {
             Connection::Single(manager) => call.invoke_async(&mut manager.clone()).await,
-            Connection::Cluster(..) => call.invoke_async(&mut self.cluster().await?).await,
+            Connection::Cluster(_) => call.invoke_async(&mut self.cluster().await?).await,
         }
     }
 
     async fn run(&self, command: &redis::Cmd) -> RedisResult<()> {
         match &self.connection {
             Connection::Single(manager) => command.query_async::<redis::Value>(&mut manager.clone()).await?,
-            Connection::Cluster(..) => command.query_async(&mut self.cluster().await?).await?,
+            Connection::Cluster(_) => command.query_async(&mut self.cluster().await?).await?,
         };
         Ok(())
     }
 
     async fn cluster(&self) -> RedisResult<impl ConnectionLike + use<>> {
         match &self.connection {
-            Connection::Cluster(client, known) => {
+            Connection::Cluster(cluster) => {
+                let (client, known) = &**cluster;
                 known.get_or_try_init(|| client.get_async_connection()).await.cloned()
             }
             Connection::Single(_) => Err(RedisError::from((redis::ErrorKind::Client, "not a cluster"))),

@@ -53,7 +53,8 @@ async fn a_call_counts_once_with_its_retries_and_is_in_flight_until_it_is_droppe
     let retrying = Arc::new(Retrying::new(Arc::clone(&down), Cooldowns::default()));
     let failed = Limited::new(retrying, limiter.clone()).call(call(&model, "{}")).await;
     assert!(failed.is_err());
-    assert_eq!((down.calls.lock().unwrap().len(), used(&limiter, &model).await), (3, vec![1, 0, 0]));
+    let attempts = down.calls.lock().unwrap().len();
+    assert_eq!((attempts, used(&limiter, &model).await), (3, vec![1, 0, 0]));
     let up = Limited::new(Arc::new(Scripted::default().model("m", says(1, "x"))), limiter.clone());
     let answering = call(&model, r#"{"max_tokens": 100, "x": "long"}"#);
     let attempts = Arc::clone(&answering.attempts);
