@@ -40,9 +40,7 @@ fn what_bounds_nothing_or_stands_in_the_wrong_place_is_named() {
     ");
     insta::assert_snapshot!(problems(&format!(
         "{MODELS}- {{display_name: e, rate_limit: {{rpm: 1}}, ensemble: {{panel: [{{model: a}}]}}}}"
-    )), @r"
-    models[2].rate_limit: is a direct model's key here; an ensemble's stands in `ensemble`
-    ");
+    )), @"models[2].rate_limit: is a direct model's key here; an ensemble's stands in `ensemble`");
     insta::assert_snapshot!(problems(
         "limits: {caller_key: {header: 'a b'}, store: {redis: {url: 'http://:secret@h', prefix: '{x}'}}}"
     ), @r"
