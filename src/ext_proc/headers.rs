@@ -106,6 +106,7 @@ mod tests {
 
     use super::*;
     use crate::ensemble::Wishes;
+    use crate::limits::{CallerKey, KeySource};
 
     fn head(fields: &[(&str, &str)]) -> RequestHead {
         told(fields).into()

@@ -60,7 +60,7 @@ fn callers_and_stores_are_told_apart_as_written() {
     let limits = |text: &str| yaml(&format!("limits: {{{text}}}")).unwrap();
     assert_eq!(limits("caller_key: global").ext_proc.caller_key, KeySource::Global);
     let header = limits("caller_key: {header: X-Api-Key}").ext_proc.caller_key;
-    assert_eq!(header, KeySource::Header(http::HeaderName::from_static("x-api-key")));
+    assert_eq!(header, KeySource::Header(::http::HeaderName::from_static("x-api-key")));
     let claim =
         limits("caller_key: {metadata: [envoy.filters.http.jwt_authn, payload, sub]}").ext_proc.caller_key;
     let path = vec!["payload".to_owned(), "sub".to_owned()];
