@@ -284,7 +284,7 @@ fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
 
 #[test]
 fn every_configuration_in_the_documentation_loads() {
-    for name in ["README.md", "docs/strategies.md", "docs/providers.md"] {
+    for name in ["README.md", "docs/strategies.md", "docs/providers.md", "docs/operations.md"] {
         let text = fs::read_to_string(workspace().join(name)).expect("a document");
         let configurations: Vec<_> =
             blocks(&text, "yaml").into_iter().filter(|block| is_of_consort(block)).collect();
