@@ -70,7 +70,9 @@ pub fn load(path: &std::path::Path) -> Result<Config, Problems> {
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    Source { name: &name, text: &text, format, environment: &environment }.load()
+    let mut config = Source { name: &name, text: &text, format, environment: &environment }.load()?;
+    config.watched.insert(0, path.to_owned());
+    Ok(config)
 }
 
 impl Source<'_> {
@@ -83,7 +85,7 @@ impl Source<'_> {
         let mut tree = self.tree(&mut report)?;
         let written = interpolate::interpolate(&mut tree, self.environment, &mut report);
         let config = structure::read(tree, &mut report)
-            .and_then(|file| resolve::resolve(&file, &written, &mut report));
+            .and_then(|file| resolve::resolve(&file, &written, self.environment, &mut report));
         match config {
             Some(config) if report.is_empty() => Ok(config),
             _ => Err(report.into_problems(|path| self.overridden_by(path))),

@@ -51,6 +51,9 @@ pub struct Config {
     pub max_answer_bytes: usize,
     /// What is logged, and how.
     pub log: Log,
+    /// Every file that this was read from: the configuration itself, when it is a file, and those that it names.
+    /// Reading it again reads all of them again.
+    pub watched: Vec<PathBuf>,
 }
 
 /// Where Consort listens.

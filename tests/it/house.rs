@@ -30,7 +30,7 @@ const RESERVED: [(&str, &[&str]); 5] = [
     ("hyper", &["upstream", "http"]),
     ("hyper_util", &["upstream", "http"]),
     ("hyper_rustls", &["upstream"]),
-    ("hyper_timeout", &["upstream"]),
+    ("tower_service", &["upstream"]),
 ];
 
 /// Files that are longer than a reader likes, and why.

@@ -2,9 +2,11 @@
 
 mod answer;
 mod ensemble;
+mod files;
 mod health;
 mod judge;
 mod models;
+mod network;
 mod overrides;
 mod panel;
 mod provider;
@@ -18,8 +20,10 @@ use std::time::Duration;
 use http::HeaderName;
 use tracing::level_filters::LevelFilter;
 
+use self::files::Files;
 use self::models::Resolver;
 use super::interpolate::Written;
+use super::load::Environment;
 use super::problem::{Path, Report};
 use super::schema::{self, File};
 use super::{Address, Config, Listen, Log, LogFormat};
@@ -27,10 +31,16 @@ use crate::ensemble::Snapshot;
 use crate::ext_proc::{ModeOverride, Settings};
 
 /// What the whole file means; nothing when that is not certain.
-pub(super) fn resolve(file: &File, written: &Written, report: &mut Report) -> Option<Config> {
+pub(super) fn resolve(
+    file: &File,
+    written: &Written,
+    environment: &Environment,
+    report: &mut Report,
+) -> Option<Config> {
     let ext_proc = address(file, report);
     let settings = settings(file, report);
-    let providers = provider::resolve(file, written, report);
+    let mut files = Files::new(written);
+    let providers = provider::resolve(file, written, environment, &mut files, report);
     let mut resolver = Resolver::new(file, written, report);
     let direct_models = resolver.models(&providers);
     let ensembles = resolver.ensembles();
@@ -42,6 +52,7 @@ pub(super) fn resolve(file: &File, written: &Written, report: &mut Report) -> Op
         max_inflight: file.limits.max_inflight,
         max_answer_bytes: file.limits.max_answer_bytes,
         log: log(&file.log),
+        watched: files.into_paths(),
     })
 }
 

@@ -32,7 +32,7 @@ pub use model::{Model, ResponseFormat, Rules, Unsupported};
 pub use overrides::{AdHoc, FileOverrides, Overrides};
 pub use panel::{Member, Params};
 pub use process::{ExtProc, Limits, Log, LogFormat, LogLevel, ModeOverride, Stream};
-pub use provider::{Adapter, Preset, Provider};
+pub use provider::{Adapter, Http2, Preset, Provider, Tls};
 pub use strategy::{
     Average, AverageOf, Confidence, First, OnNoConsensus, Rank, RankMode, Require, Strategy, Vote, Weighted,
 };

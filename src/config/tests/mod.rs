@@ -2,6 +2,7 @@
 
 mod health;
 mod meaning;
+mod network;
 mod overrides;
 mod providers;
 mod refusal;
