@@ -224,8 +224,10 @@ mod connections {
     #[tokio::test]
     async fn a_bounded_number_of_them_serves_any_number_of_calls() {
         let provider = inside().await;
-        provider.model("model-b").reply(Reply::text("two").delay(ms(20)));
-        let fields = format!("base_url: '{}', api_key: sk-inside, max_connections: 2", provider.base_url());
+        provider.model("model-b").reply(Reply::text("two").delay(ms(100)));
+        // Who waits for longer than this waits for a connection to be free, and not for one to come about.
+        let bounds = "connect_timeout_ms: 400, max_connections: 2";
+        let fields = format!("base_url: '{}', api_key: sk-inside, {bounds}", provider.base_url());
         let stack = beside(&fields).start().await;
         let calls: Vec<_> = (0..12).map(|_| tokio::spawn(stack.ask(json!({})).send())).collect();
         for call in calls {
@@ -253,6 +255,19 @@ mod connections {
         provider.wait_for_closed("model-b", 1).await;
         assert_odd(&stack, 2, "usable").await;
         assert_eq!(provider.requests_for("model-b").len(), 2, "who waited in vain never asked");
+    }
+
+    #[tokio::test]
+    async fn calls_over_http_2_share_the_one_that_there_may_be() {
+        let provider = inside().await;
+        provider.model("model-b").reply(Reply::text("two")).then(Reply::stall());
+        let front = TlsFront::start(&provider, "127.0.0.1", &["h2", "http/1.1"]).await;
+        let stack = beside(&format!("{}, max_connections: 1", front.fields())).start().await;
+        assert_odd(&stack, 0, "usable").await;
+        let calls: Vec<_> = (0..3).map(|_| tokio::spawn(stack.ask(json!({})).try_open())).collect();
+        let requests = provider.wait_for("model-b", 4).await;
+        assert!(requests.iter().all(|request| request.peer == requests[0].peer));
+        calls.iter().for_each(tokio::task::JoinHandle::abort);
     }
 
     #[tokio::test]

@@ -92,3 +92,22 @@ async fn what_is_being_said_on_an_old_connection_is_heard_to_its_end() {
         assert!(requests[0].peer != requests[1].peer, "{http2:?}");
     }
 }
+
+#[tokio::test]
+async fn no_connection_comes_about_beside_as_many_as_there_may_be() {
+    let provider = provider("x").await;
+    let uri: http::Uri = provider.base_url().parse().unwrap();
+    let settings = ClientSettings {
+        max_connections: NonZeroUsize::new(1),
+        connect_timeout: Duration::from_millis(300),
+        ..ClientSettings::default()
+    };
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    let mut connector = Connector::new(settings, tcp).unwrap();
+    let first = connector.call(uri.clone()).await.map_err(|error| error.to_string());
+    let second = connector.call(uri.clone()).await.map(drop).unwrap_err();
+    assert!(first.is_ok() && second.to_string().contains("timed out"), "{second}");
+    drop(first);
+    assert!(connector.call(uri).await.is_ok(), "its place is free");
+}
