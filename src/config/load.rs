@@ -100,7 +100,7 @@ impl Source<'_> {
         let mut tree = self.tree(&mut report)?;
         let written = interpolate::interpolate(&mut tree, self.environment, &mut report);
         let config = structure::read(tree, &mut report)
-            .and_then(|file| resolve::resolve(&file, &written, pools, &mut report));
+            .and_then(|file| resolve::resolve(&file, &written, self.environment, pools, &mut report));
         match config {
             Some(config) if report.is_empty() => Ok(config),
             _ => Err(report.into_problems(|path| self.overridden_by(path))),

@@ -16,14 +16,7 @@ use crate::chat::{Completion, Delta, Event, Usage};
 
 /// A direct model whose provider's name for it is `provider/{name}`.
 pub(crate) fn model(name: &str) -> Arc<DirectModel> {
-    let client = Client::new(ClientSettings {
-        connect_timeout: Duration::from_secs(1),
-        first_byte_timeout: None,
-        idle_timeout: None,
-        max_response_bytes: 1 << 20,
-        extra_roots: Vec::new(),
-    })
-    .unwrap();
+    let client = Client::new(ClientSettings::default()).unwrap();
     Arc::new(DirectModel {
         name: name.into(),
         provider: Arc::new(Provider {

@@ -15,7 +15,7 @@ mod rules;
 
 pub use caller::{Bounds, Call, Caller, Events, HttpCaller, Passed, bound};
 pub use check::check;
-pub use client::{Client, ClientSettings};
+pub use client::{Client, ClientCertificate, ClientSettings, Http2, Proxy, Tls, TlsError};
 pub use failure::{Failure, ProviderError};
 pub use limited::Limited;
 pub use model::{Adapter, BackgroundCheck, Credential, DirectModel, Endpoint, Provider, ResponseFormat};

@@ -1,6 +1,6 @@
 //! Connection pools that outlive a configuration.
 
-use super::{Client, ClientSettings};
+use super::{Client, ClientSettings, TlsError};
 
 /// The connection pools of one configuration. The next one goes on with those of providers whose settings have not
 /// changed: a reload must not cost every provider its warm connections.
@@ -24,7 +24,7 @@ impl Pools {
         provider: &str,
         settings: ClientSettings,
         earlier: &Self,
-    ) -> Result<Client, rustls::Error> {
+    ) -> Result<Client, TlsError> {
         let known = earlier.0.iter().find(|pool| *pool.provider == *provider && pool.settings == settings);
         let pool = match known {
             Some(pool) => pool.clone(),

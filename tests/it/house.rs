@@ -32,7 +32,6 @@ const RESERVED: [(&str, &[&str]); 11] = [
     ("hyper", &["upstream", "http"]),
     ("hyper_util", &["upstream", "http"]),
     ("hyper_rustls", &["upstream"]),
-    ("hyper_timeout", &["upstream"]),
     ("redis", &["limits"]),
     // `app` puts the listeners' routes together.
     ("axum", &["http", "app"]),
@@ -41,6 +40,7 @@ const RESERVED: [(&str, &[&str]); 11] = [
     ("tokio_rustls", &["http"]),
     // The key digests of the plain door.
     ("subtle", &["http"]),
+    ("tower_service", &["upstream"]),
 ];
 
 /// Files that are longer than a reader likes, and why.

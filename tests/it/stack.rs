@@ -39,6 +39,7 @@ pub struct Options {
     models: String,
     more: String,
     whole: Option<Whole>,
+    environment: Vec<(String, String)>,
     edit: Box<dyn FnOnce(String) -> String + Send>,
 }
 
@@ -51,6 +52,7 @@ impl Options {
             models: String::new(),
             more: String::new(),
             whole: None,
+            environment: Vec::new(),
             edit: Box::new(|yaml| yaml),
         }
     }
@@ -86,6 +88,12 @@ impl Options {
         self
     }
 
+    /// A variable of Consort's environment.
+    pub fn environment(mut self, name: &str, value: impl ToString) -> Self {
+        self.environment.push((name.to_owned(), value.to_string()));
+        self
+    }
+
     /// A deviation from the shipped Envoy file.
     pub fn edit(mut self, edit: impl FnOnce(String) -> String + Send + 'static) -> Self {
         self.edit = Box::new(edit);
@@ -100,7 +108,10 @@ impl Options {
             Some(whole) => whole(&provider.base_url()),
             None => config(&provider, &self.ensemble, &self.models, &self.more),
         };
-        let service = Service::start(env!("CARGO_BIN_EXE_consort"), &config).await;
+        let service = Service::start_with(env!("CARGO_BIN_EXE_consort"), &config, |command| {
+            command.envs(self.environment);
+        })
+        .await;
         let options = EnvoyOptions::shipped(self.file).consort(service.addr()).upstream(upstream.addr());
         let envoy = Envoy::start(options.edit(self.edit)).await;
         envoy.wait_healthy().await;

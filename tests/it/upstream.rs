@@ -1,26 +1,21 @@
 //! The way to a provider: TLS, bounds on every wait and on every answer, and what comes back that is none.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use consort_testkit::http::Answer;
 use consort_testkit::provider::{Provider, Reply};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::ServerConfig;
-use rustls::pki_types::PrivatePkcs8KeyDer;
 use serde_json::json;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::task::JoinHandle;
-use tokio_rustls::TlsAcceptor;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::stack::{ALIAS, KEY, ONE_ATTEMPT, Options, Stack, ms};
+use crate::tls::TlsFront;
 
 /// Far below every default: a bound of the test's own has ended it.
 const LONG: Duration = Duration::from_secs(4);
 
 /// An ensemble of `odd`, whose provider has these fields, and the well-behaved `a`: what `odd` breaks, `a` answers.
-fn beside(provider: &str) -> Options {
+pub fn beside(provider: &str) -> Options {
     let provider = provider.to_owned();
     Options::new().whole(move |base_url| {
         let provider = provider.replace("OURS", &format!("base_url: '{base_url}', api_key: {KEY}"));
@@ -41,7 +36,7 @@ models:
 }
 
 /// Fails unless `odd` came to this end and `a` answered in its place.
-async fn assert_odd(stack: &Stack, runs: usize, result: &str) -> Answer {
+pub async fn assert_odd(stack: &Stack, runs: usize, result: &str) -> Answer {
     let answer = stack.ask(json!({})).send().await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     let logged = stack.runs_logged(runs + 1).await.remove(runs);
@@ -50,73 +45,6 @@ async fn assert_odd(stack: &Stack, runs: usize, result: &str) -> Answer {
     let outcome = if result == "usable" { "full" } else { "single" };
     assert_eq!(answer.header("x-ensemble-outcome"), outcome);
     answer
-}
-
-/// Takes TLS off in front of a scripted provider, which then sees what was inside.
-struct TlsFront {
-    addr: SocketAddr,
-    ca_pem: String,
-    accepting: JoinHandle<()>,
-}
-
-impl TlsFront {
-    /// With a certificate for `name` of an authority of its own; offers these protocols.
-    async fn start(provider: &Provider, name: &str, alpn: &[&str]) -> Self {
-        let (server, ca_pem) = tls(name, alpn);
-        let acceptor = TlsAcceptor::from(Arc::new(server));
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let addr = listener.local_addr().expect("it is bound");
-        let behind = provider.addr();
-        let accepting = tokio::spawn(async move {
-            while let Ok((socket, _)) = listener.accept().await {
-                let acceptor = acceptor.clone();
-                tokio::spawn(async move {
-                    // A client that does not trust us ends the handshake: that is what some tests are about.
-                    let Ok(mut tls) = acceptor.accept(socket).await else { return };
-                    let mut inside = TcpStream::connect(behind).await.expect("the provider listens");
-                    let _ = tokio::io::copy_bidirectional(&mut tls, &mut inside).await;
-                });
-            }
-        });
-        Self { addr, ca_pem, accepting }
-    }
-
-    /// The fields of a provider behind this door, known by its authority.
-    fn fields(&self, ca: &tempfile::NamedTempFile) -> String {
-        let (addr, ca) = (self.addr, ca.path().display());
-        format!("base_url: 'https://{addr}/v1', api_key: sk-inside, ca_file: '{ca}'")
-    }
-
-    fn ca_file(&self) -> tempfile::NamedTempFile {
-        let file = tempfile::NamedTempFile::new().expect("a temporary file");
-        std::fs::write(file.path(), &self.ca_pem).expect("written");
-        file
-    }
-}
-
-impl Drop for TlsFront {
-    fn drop(&mut self) {
-        self.accepting.abort();
-    }
-}
-
-fn tls(name: &str, alpn: &[&str]) -> (ServerConfig, String) {
-    let key = || KeyPair::generate().expect("a key");
-    let mut authority = CertificateParams::default();
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority_key = key();
-    let ca_pem = authority.self_signed(&authority_key).expect("a certificate").pem();
-    let issuer = Issuer::new(authority, authority_key);
-    let own_key = key();
-    let own = CertificateParams::new([name.to_owned()]).expect("a name");
-    let own = own.signed_by(&own_key, &issuer).expect("a certificate");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider);
-    let builder = builder.with_safe_default_protocol_versions().expect("versions").with_no_client_auth();
-    let own_key = PrivatePkcs8KeyDer::from(own_key.serialize_der()).into();
-    let mut server = builder.with_single_cert(vec![own.der().clone()], own_key).expect("they match");
-    server.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-    (server, ca_pem)
 }
 
 mod over_tls {
@@ -142,9 +70,7 @@ mod over_tls {
         ] {
             let provider = inside().await;
             let front = TlsFront::start(&provider, "127.0.0.1", alpn).await;
-            let ca = front.ca_file();
-            let fields = front.fields(&ca);
-            let stack = beside(&fields).start().await;
+            let stack = beside(&front.fields()).start().await;
             assert_odd(&stack, 0, "usable").await;
             let streamed = stack.ask_stream().send().await;
             assert!(streamed.events().last().is_some_and(|event| event.is_done()), "{}", streamed.text());
@@ -160,9 +86,7 @@ mod over_tls {
         let provider = inside().await;
         provider.model("model-b").reply(Reply::stall()).then(Reply::text("two"));
         let front = TlsFront::start(&provider, "127.0.0.1", &["h2"]).await;
-        let ca = front.ca_file();
-        let fields = front.fields(&ca);
-        let stack = beside(&fields).start().await;
+        let stack = beside(&front.fields()).start().await;
         let caller = tokio::spawn(stack.ask(json!({})).try_open());
         provider.wait_for("model-b", 1).await;
         caller.abort();
@@ -180,9 +104,7 @@ mod over_tls {
             beside(&format!("base_url: 'https://{}/v1', api_key: sk-inside", front.addr)).start().await;
         assert_odd(&stack, 0, "connect").await;
         let other = TlsFront::start(&provider, "elsewhere.test", &["h2"]).await;
-        let ca = other.ca_file();
-        let fields = other.fields(&ca);
-        assert_odd(&beside(&fields).start().await, 0, "connect").await;
+        assert_odd(&beside(&other.fields()).start().await, 0, "connect").await;
         assert!(provider.requests().is_empty());
     }
 }

@@ -2,12 +2,14 @@
 
 mod answer;
 mod ensemble;
+mod files;
 mod health;
 mod http;
 mod judge;
 mod limits;
 mod listen;
 mod models;
+mod network;
 mod overrides;
 mod panel;
 mod provider;
@@ -22,8 +24,11 @@ use std::time::Duration;
 use ::http::HeaderName;
 use tracing::level_filters::LevelFilter;
 
+use self::files::Files;
 use self::models::Resolver;
+use self::network::Around;
 use super::interpolate::Written;
+use super::load::Environment;
 use super::problem::{Path, Report};
 use super::schema::{self, File};
 use super::{Config, Drain};
@@ -37,6 +42,7 @@ use crate::upstream::Pools;
 pub(super) fn resolve(
     file: &File,
     written: &Written,
+    environment: &Environment,
     earlier: &Pools,
     report: &mut Report,
 ) -> Option<Config> {
@@ -45,8 +51,10 @@ pub(super) fn resolve(
     let settings = settings(file, report);
     let door = http::resolve(file, written, settings.caller_key.clone(), report);
     let store = limits::store(file, report);
+    let mut files = Files::new(written);
     let mut pools = Pools::default();
-    let providers = provider::resolve(file, written, earlier, &mut pools, report);
+    let mut around = Around { environment, files: &mut files, earlier, pools: &mut pools };
+    let providers = provider::resolve(file, written, &mut around, report);
     let mut resolver = Resolver::new(file, written, report);
     let direct_models = resolver.models(&providers);
     let ensembles = resolver.ensembles();
@@ -68,7 +76,7 @@ pub(super) fn resolve(
         },
         admin_hosts,
         pools,
-        watched: provider::files(file),
+        watched: files.into_paths(),
         shown: Arc::new(shown::shown(file, written)),
         decisions: decisions(&file.decisions),
     })

@@ -1,21 +1,17 @@
 //! Providers: where they are, and how calls to them authenticate.
 
 use std::collections::HashMap;
-use std::fs;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue, Uri};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 
-use super::bound;
+use super::files::Files;
+use super::network::{Around, Network};
 use crate::config::interpolate::Written;
 use crate::config::problem::{Path, Report};
 use crate::config::schema::{self, File, Preset};
-use crate::upstream::{Adapter, Client, ClientSettings, Credential, Endpoint, Pools, Provider};
+use crate::upstream::{Adapter, Client, Credential, Endpoint, Provider};
 
 /// The `api_key` that sends the caller's own `authorization` on.
 const PASSTHROUGH: &str = "passthrough";
@@ -23,19 +19,21 @@ const PASSTHROUGH: &str = "passthrough";
 /// The providers by name; one with a problem is there, without a value.
 pub(super) type Providers<'a> = HashMap<&'a str, Option<Arc<Provider>>>;
 
-/// What the `providers` of a file mean; one whose network is as it was keeps its connections.
+/// What the `providers` of a file mean.
 pub(super) fn resolve<'a>(
     file: &'a File,
     written: &Written,
-    earlier: &Pools,
-    pools: &mut Pools,
+    around: &mut Around<'_, '_>,
     report: &mut Report,
 ) -> Providers<'a> {
     let list = Path::root().key("providers");
     let mut providers = Providers::new();
     for (i, provider) in file.providers.iter().enumerate() {
-        let reader = Reader { path: list.index(i), provider, written, earlier };
-        let resolved = reader.provider(file.limits.max_response_bytes, pools, report);
+        let reader = Reader { path: list.index(i), provider };
+        let base_url = reader.base_url(report);
+        let network = Network { path: &reader.path, provider, base_url: base_url.as_ref() };
+        let client = network.client(file.limits.max_response_bytes, around, report);
+        let resolved = reader.provider(base_url, client, around.files, report);
         let name = provider.name.as_str();
         if providers.insert(name, resolved.map(Arc::new)).is_some() {
             let path = reader.path.key("name");
@@ -46,31 +44,22 @@ pub(super) fn resolve<'a>(
     providers
 }
 
-/// The files that providers read.
-pub(super) fn files(file: &File) -> Vec<PathBuf> {
-    let of = |provider: &schema::Provider| [provider.api_key_file.clone(), provider.ca_file.clone()];
-    file.providers.iter().flat_map(of).flatten().map(PathBuf::from).collect()
-}
-
 /// One provider as written, and where.
 struct Reader<'a> {
     path: Path,
     provider: &'a schema::Provider,
-    written: &'a Written,
-    earlier: &'a Pools,
 }
 
 impl Reader<'_> {
     fn provider(
         &self,
-        max_response_bytes: usize,
-        pools: &mut Pools,
+        base_url: Option<Uri>,
+        client: Option<Client>,
+        files: &mut Files<'_>,
         report: &mut Report,
     ) -> Option<Provider> {
-        let base_url = self.base_url(report);
         let adapter = self.adapter(report);
-        let credential = self.credential(report);
-        let client = self.client(max_response_bytes, pools, report);
+        let credential = self.credential(files, report);
         Some(Provider {
             name: self.provider.name.as_str().into(),
             adapter: adapter?,
@@ -136,7 +125,7 @@ impl Reader<'_> {
         read().map_err(|what| report.add(self.path.key("base_url"), what)).ok()
     }
 
-    fn credential(&self, report: &mut Report) -> Option<Credential> {
+    fn credential(&self, files: &mut Files<'_>, report: &mut Report) -> Option<Credential> {
         let (path, key) = match (&self.provider.api_key, &self.provider.api_key_file) {
             (None, None) => return Some(Credential::None),
             (Some(_), Some(_)) => {
@@ -149,7 +138,7 @@ impl Reader<'_> {
             (Some(key), None) => (self.path.key("api_key"), key.clone()),
             (None, Some(file)) => {
                 let path = self.path.key("api_key_file");
-                let text = self.file(&path, file, report)?;
+                let text = files.read(&path, file, report)?;
                 let text = String::from_utf8(text).unwrap_or_default();
                 (path, text.trim_end_matches(['\r', '\n']).to_owned().into())
             }
@@ -178,49 +167,6 @@ impl Reader<'_> {
         let what = "cannot be `passthrough` here: callers send `authorization`, and this adapter's providers read another header";
         report.add(self.path.key("api_key"), what);
         None
-    }
-
-    fn client(&self, max_response_bytes: usize, pools: &mut Pools, report: &mut Report) -> Option<Client> {
-        let extra_roots = self.extra_roots(report)?;
-        let path = if extra_roots.is_empty() { self.path.clone() } else { self.path.key("ca_file") };
-        let settings = ClientSettings {
-            connect_timeout: Duration::from_millis(self.provider.connect_timeout_ms),
-            first_byte_timeout: bound(self.provider.first_byte_timeout_ms),
-            idle_timeout: bound(self.provider.idle_timeout_ms),
-            max_response_bytes,
-            extra_roots,
-        };
-        let client = pools.open(&self.provider.name, settings, self.earlier);
-        client.map_err(|error| report.add(path, format!("TLS refuses it: {error}"))).ok()
-    }
-
-    fn extra_roots(&self, report: &mut Report) -> Option<Vec<CertificateDer<'static>>> {
-        let Some(file) = &self.provider.ca_file else {
-            return Some(Vec::new());
-        };
-        let path = self.path.key("ca_file");
-        let pem = self.file(&path, file, report)?;
-        let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-        match roots {
-            Ok(roots) if !roots.is_empty() => Some(roots),
-            Ok(_) => {
-                report.add(path, "holds no certificate (expected PEM)");
-                None
-            }
-            Err(_) => {
-                report.add(path, "is no valid PEM");
-                None
-            }
-        }
-    }
-
-    fn file(&self, path: &Path, file: &str, report: &mut Report) -> Option<Vec<u8>> {
-        fs::read(file)
-            .map_err(|error| {
-                let shown = self.written.show(path, file);
-                report.add(path.clone(), format!("cannot read \"{shown}\": {error}"));
-            })
-            .ok()
     }
 }
 

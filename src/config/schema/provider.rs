@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::MAX_MS;
 use crate::config::secret::Secret;
 
+/// More sockets than one address of ours can have to one of theirs.
+const MAX_CONNECTIONS: u32 = 65_535;
+
 /// Where direct models live: an endpoint, its wire format and the credentials for it.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -34,10 +37,23 @@ pub struct Provider {
     /// A file that holds the key, like a mounted secret; a newline at its end is ignored.
     #[schemars(length(min = 1))]
     pub api_key_file: Option<String>,
-    /// A PEM file of certificate authorities to trust beside the public ones.
+    /// How the provider is known, and how Consort is known to it; for base URLs that begin with `https://`.
+    pub tls: Option<ProviderTls>,
+    /// When HTTP/2 is spoken.
+    pub http2: Http2,
+    /// The HTTP proxy on the way, like `http://user:password@proxy.internal:3128`, or `none`. Without this, the
+    /// environment's HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY say so.
     #[schemars(length(min = 1))]
-    pub ca_file: Option<String>,
-    /// Bound on TCP connect and TLS handshake together, in ms.
+    pub proxy: Option<Secret>,
+    /// How many connections there may be to it at a time; 0 = any number. As long as it speaks HTTP/1.1, that is how
+    /// many calls there may be, too. What is more waits, within its own bounds.
+    #[schemars(range(min = 0, max = MAX_CONNECTIONS))]
+    pub max_connections: u32,
+    /// How old a connection may be that another call is sent on, in ms; 0 = any age. A name that stands for other
+    /// addresses now is followed after this long at the latest.
+    #[schemars(range(min = 0, max = MAX_MS))]
+    pub max_connection_age_ms: u64,
+    /// Bound on a connection's coming about (names, TCP, proxy, TLS), in ms.
     #[schemars(range(min = 1, max = MAX_MS))]
     pub connect_timeout_ms: u64,
     /// Bound on the wait for response headers, in ms; 0 = none.
@@ -58,12 +74,46 @@ impl Default for Provider {
             base_url: String::new(),
             api_key: None,
             api_key_file: None,
-            ca_file: None,
+            tls: None,
+            http2: Http2::default(),
+            proxy: None,
+            max_connections: 0,
+            max_connection_age_ms: 300_000,
             connect_timeout_ms: 5_000,
             first_byte_timeout_ms: 0,
             idle_timeout_ms: 120_000,
         }
     }
+}
+
+/// How a provider is known, and how Consort is known to it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProviderTls {
+    /// A PEM file of certificate authorities to trust beside the public ones.
+    #[schemars(length(min = 1))]
+    pub ca_file: Option<String>,
+    /// The name that the provider's certificate must have, where it is not the host of `base_url`; it is also asked
+    /// for (SNI).
+    #[schemars(length(min = 1))]
+    pub server_name: Option<String>,
+    /// A PEM file of Consort's own certificate, and of those that lead to its root.
+    #[schemars(length(min = 1))]
+    pub certificate_file: Option<String>,
+    /// A PEM file of the private key of that certificate.
+    #[schemars(length(min = 1))]
+    pub key_file: Option<String>,
+}
+
+/// When HTTP/2 is spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Http2 {
+    /// Where TLS agrees on it.
+    #[default]
+    Auto,
+    /// Always, and without asking: also with `http://`.
+    PriorKnowledge,
 }
 
 /// The wire format of a provider.

@@ -5,6 +5,7 @@ mod health;
 mod http;
 mod limits;
 mod meaning;
+mod network;
 mod overrides;
 mod process;
 mod providers;

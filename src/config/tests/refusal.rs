@@ -1,7 +1,5 @@
 //! What is refused, and in which words.
 
-use std::fs;
-
 use super::*;
 
 #[test]
@@ -219,19 +217,6 @@ fn a_key_that_cannot_be_used_is_a_problem() {
     insta::assert_snapshot!(provider_problems(&format!("{base}, api_key: ''")), @"providers[0].api_key: the key is empty, or no text");
     insta::assert_snapshot!(provider_problems(&format!("{base}, api_key: \"sk\\nx\"")), @"providers[0].api_key: the key holds a character that no header may hold");
     insta::assert_snapshot!(provider_problems(&format!("{base}, api_key_file: /no/such/key")), @r#"providers[0].api_key_file: cannot read "/no/such/key": No such file or directory (os error 2)"#);
-}
-
-#[test]
-fn certificate_authorities_are_read() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("ca.pem");
-    let with = || provider_problems(&format!("base_url: 'http://h', ca_file: '{}'", file.display()));
-    let missing = with().replace(&file.display().to_string(), "FILE");
-    insta::assert_snapshot!(missing, @r#"providers[0].ca_file: cannot read "FILE": No such file or directory (os error 2)"#);
-    fs::write(&file, "no certificate").unwrap();
-    insta::assert_snapshot!(with(), @"providers[0].ca_file: holds no certificate (expected PEM)");
-    fs::write(&file, "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n").unwrap();
-    insta::assert_snapshot!(with(), @"providers[0].ca_file: is no valid PEM");
 }
 
 #[test]

@@ -15,7 +15,7 @@ log: {level: "${KEY}", format: 3}
 limits: {max_panel: "${KEY}"}
 providers:
 - {name: p, adapter: "${KEY}", base_url: "${KEY}", api_key: "a\n${KEY}"}
-- {name: q, base_url: "https://${KEY}@h", api_key_file: "/no/${KEY}", ca_file: "/no/${KEY}"}
+- {name: q, base_url: "https://${KEY}@h", api_key_file: "/no/${KEY}", tls: {ca_file: "/no/${KEY}", server_name: "/${KEY}"}, proxy: "ftp://${KEY}"}
 - {name: "${KEY}", base_url: "http://h"}
 - {name: "${KEY}", base_url: "http://h"}
 models:
@@ -52,7 +52,9 @@ models:
         providers[0].base_url: must begin with https:// or http://
         providers[1].api_key_file: cannot read "/no/${KEY}": No such file or directory (os error 2)
         providers[1].base_url: must hold no credentials: they belong in `api_key`
-        providers[1].ca_file: cannot read "/no/${KEY}": No such file or directory (os error 2)
+        providers[1].proxy: expected a URL like http://user:password@proxy.internal:3128, or `none`
+        providers[1].tls.ca_file: cannot read "/no/${KEY}": No such file or directory (os error 2)
+        providers[1].tls.server_name: is no name of a host
         providers[3].name: "${KEY}" is the name of another provider too
         "#);
 }

@@ -3,6 +3,7 @@
 //! - [`fetch`] finds Envoy, or makes one; and the official clients' environments.
 //! - [`envoy`] runs the files of `deploy/envoy/` in it.
 //! - [`provider`] is a scripted chat-completions API that is as strict as the real one, and remembers everything.
+//! - [`proxy`] stands on the way to a provider.
 //! - [`anthropic`] is the same for the Messages API.
 //! - [`upstream`] stands where requests for plain models go, and shows what reached it.
 //! - [`redis`] runs the system's `redis-server`.
@@ -28,6 +29,7 @@ pub mod http;
 mod listen;
 mod process;
 pub mod provider;
+pub mod proxy;
 pub mod redis;
 pub mod service;
 pub mod upstream;

@@ -1,0 +1,37 @@
+//! The files that a configuration names.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::config::interpolate::Written;
+use crate::config::problem::{Path, Report};
+
+/// Reads files, and knows which.
+pub(super) struct Files<'a> {
+    written: &'a Written,
+    read: Vec<PathBuf>,
+}
+
+impl<'a> Files<'a> {
+    pub(super) fn new(written: &'a Written) -> Self {
+        Self { written, read: Vec::new() }
+    }
+
+    /// What stands in the file that is named at `path`.
+    pub(super) fn read(&mut self, path: &Path, file: &str, report: &mut Report) -> Option<Vec<u8>> {
+        let text = fs::read(file).map_err(|error| {
+            let shown = self.written.show(path, file);
+            report.add(path.clone(), format!("cannot read \"{shown}\": {error}"));
+        });
+        let file = PathBuf::from(file);
+        if !self.read.contains(&file) {
+            self.read.push(file);
+        }
+        text.ok()
+    }
+
+    /// All of them, in the order in which they were first read.
+    pub(super) fn into_paths(self) -> Vec<PathBuf> {
+        self.read
+    }
+}
