@@ -26,6 +26,7 @@ pub mod cli;
 pub mod config;
 pub mod ensemble;
 pub mod ext_proc;
+pub mod http;
 pub mod limits;
 pub mod telemetry;
 pub mod upstream;

@@ -1,0 +1,3 @@
+//! What Consort serves over plain HTTP.
+
+pub mod console;
