@@ -12,6 +12,7 @@
 mod adapters;
 mod aimock;
 mod clients;
+mod console;
 mod controls;
 mod envoy;
 mod errors;

@@ -2,7 +2,7 @@
 
 import { decisionSections } from "./decision.js";
 import { h, icon, render, renderItems, unseen } from "./dom.js";
-import { ageOf, isRunning, runOf } from "./feed.js";
+import { ageOf, isRunning, runOf, stopped } from "./feed.js";
 import { clock, count, duration, moment, plural, usd } from "./format.js";
 import { isUnderWay } from "./timeline.js";
 import { outcomeBadge, OUTCOME_WORDS, resultOf, spoken } from "./words.js";
@@ -108,7 +108,7 @@ export class Decisions {
     const known = new Set(this.#frozen?.map(runOf));
     const fresh = this.#frozen ? this.#feed.decisions().filter((decision) => !known.has(runOf(decision))).length : 0;
     const click = () => {
-      this.#frozen = this.#frozen ? null : this.#feed.decisions().map((decision) => ({ ...decision, total_ms: ageOf(decision), heardAt: Infinity }));
+      this.#frozen = this.#frozen ? null : this.#feed.decisions().map(stopped);
       this.draw();
     };
     const text = this.#frozen ? `Resume${fresh > 0 ? ` (${fresh} new)` : ""}` : "Pause";

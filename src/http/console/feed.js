@@ -2,6 +2,8 @@
 
 const RECENT = 200;
 const KEPT = 500;
+// Between two tries to connect, in ms.
+const RETRY = 3000;
 
 // Which run a decision is of, while it goes on and afterwards.
 export function runOf(decision) {
@@ -12,9 +14,15 @@ export function isRunning(decision) {
   return decision.outcome === "running";
 }
 
-// How far a run has come, in ms; one that goes on is older than its last news.
+// How far a run has come, in ms; one that goes on is older than its last news, unless time stands still for it.
 export function ageOf(decision) {
-  return isRunning(decision) ? decision.total_ms + (performance.now() - decision.heardAt) : decision.total_ms;
+  const since = isRunning(decision) ? performance.now() - decision.heardAt : 0;
+  return decision.total_ms + Math.max(0, since);
+}
+
+// A decision for which time stands still.
+export function stopped(decision) {
+  return { ...decision, total_ms: ageOf(decision), heardAt: Infinity };
 }
 
 // What is absent is null on the wire and simply not there in here.
@@ -29,15 +37,23 @@ export class Feed extends EventTarget {
   #source = null;
 
   start() {
-    this.#source = new EventSource("v1/decisions/stream");
-    this.#source.addEventListener("open", () => this.#opened());
-    this.#source.addEventListener("running", (event) => this.#hear(read(event.data)));
-    this.#source.addEventListener("decision", (event) => this.#hear(read(event.data)));
-    this.#source.addEventListener("error", () => {
+    const source = new EventSource("v1/decisions/stream");
+    this.#source = source;
+    source.addEventListener("open", () => this.#opened());
+    source.addEventListener("running", (event) => this.#hear(read(event.data)));
+    source.addEventListener("decision", (event) => this.#hear(read(event.data)));
+    source.addEventListener("error", () => {
       this.#enter("broken");
       // The browser tries again by itself, unless it was answered with something else than a stream.
-      if (this.#source.readyState === EventSource.CLOSED) setTimeout(() => this.start(), 3000);
+      if (source.readyState === EventSource.CLOSED) setTimeout(() => this.#source === source && this.start(), RETRY);
     });
+  }
+
+  // A page that nobody looks at makes no work for Consort.
+  rest() {
+    this.#source?.close();
+    this.#source = null;
+    this.#enter("resting");
   }
 
   // The newest first.

@@ -2,6 +2,7 @@
 
 const whole = new Intl.NumberFormat("en");
 const clockTime = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const shortDay = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
 const dayAndTime = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 
 export const NONE = "–";
@@ -46,8 +47,11 @@ export function number(value) {
   return value === undefined || value === null ? NONE : String(Number(value.toFixed(2)));
 }
 
+// The time of day, with the day where it is not today's.
 export function clock(unixMs) {
-  return unixMs ? clockTime.format(unixMs) : NONE;
+  if (!unixMs) return NONE;
+  const isToday = new Date(unixMs).toDateString() === new Date().toDateString();
+  return isToday ? clockTime.format(unixMs) : `${shortDay.format(unixMs)}, ${clockTime.format(unixMs)}`;
 }
 
 export function moment(unixMs) {

@@ -12,6 +12,8 @@ import { spoken } from "./words.js";
 const GAP = 120;
 // Between two announcements to those who hear the page.
 const QUIET = 5000;
+// How long a hidden page goes on listening, in ms.
+const PATIENCE = 60_000;
 
 const element = (id) => document.getElementById(id);
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
@@ -72,6 +74,7 @@ function tick() {
 const connections = {
   connecting: ["running", "connecting"],
   live: ["ok", "live"],
+  resting: ["cancelled", "resting"],
   broken: ["warning", "connection lost, trying again"],
 };
 
@@ -108,6 +111,12 @@ feed.addEventListener("change", ({ detail }) => {
 feed.addEventListener("state", () => {
   showConnection();
   schedule();
+});
+let resting = null;
+document.addEventListener("visibilitychange", () => {
+  clearTimeout(resting);
+  if (document.hidden) resting = setTimeout(() => feed.rest(), PATIENCE);
+  else if (feed.state === "resting") feed.start();
 });
 addEventListener("hashchange", () => route(false));
 element("skip").addEventListener("click", (event) => {

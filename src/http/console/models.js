@@ -101,7 +101,7 @@ function limits(told) {
   return h("dl", { class: "limits" }, set.map(({ name, used, limit }) =>
     h("div", {}, h("dt", {}, spoken(name)), h("dd", {},
       used !== undefined && h("meter", { min: "0", max: String(limit), value: String(used), "aria-label": `${spoken(name)} used` }),
-      used === undefined ? count(limit) : `${count(used)} of ${count(limit)}`))));
+      h("span", { class: "number" }, used === undefined ? count(limit) : `${count(used)} of ${count(limit)}`)))));
 }
 
 function ensembles(list) {

@@ -27,8 +27,9 @@ export class Playground {
     this.stop = h("button", { type: "button", hidden: true, on: { click: () => this.#asked?.abort.abort() } }, "Stop");
     this.hint = h("p", { class: "soft" });
     this.answer = h("section", { class: "answer", "aria-label": "Answer" });
+    this.status = h("p", { class: "unseen", role: "status" });
     this.run = h("section", { class: "run", "aria-label": "The run" });
-    view.append(h("div", { class: "playground" }, h("div", { class: "asking" }, h("h1", {}, "Playground"), this.#form(), this.answer), this.run));
+    view.append(h("div", { class: "playground" }, h("div", { class: "asking" }, h("h1", {}, "Playground"), this.#form(), this.answer, this.status), this.run));
   }
 
   show(_segments, query) {
@@ -50,6 +51,7 @@ export class Playground {
     this.send.disabled = asking;
     this.stop.hidden = !asking;
     render(this.answer, this.#asked && this.#answerParts(this.#asked));
+    render(this.status, this.#asked && { asking: "Asked.", done: "The answer is complete.", stopped: "Stopped.", failed: "The question failed." }[this.#asked.state]);
     const decision = this.#decision();
     render(this.run, decision
       ? h("div", { key: runOf(decision), class: "sections" },

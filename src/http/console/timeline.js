@@ -29,7 +29,7 @@ export function timeline(decision) {
   const row = (call) => callRow(call, decision, now, share);
   return h("div", { class: hasQuorum ? "timeline has-quorum" : "timeline", css: scale },
     h("div", { class: "axis", "aria-hidden": "true" },
-      ticks(horizon).map((ms) => h("span", { class: ms > horizon * 0.88 ? "tick late" : "tick", css: { "--at": share(ms) } }, duration(ms))),
+      ticks(horizon).map((ms) => h("span", { class: "tick", css: { "--at": share(ms) } }, ms < 1000 ? `${ms} ms` : `${ms / 1000} s`)),
       hasQuorum && h("span", { class: decision.quorum_ms > horizon * 0.75 ? "mark early" : "mark" },
         `quorum ${duration(decision.quorum_ms)}`)),
     h("ol", { "aria-label": "The panel, in time" }, decision.members.map(row)),
@@ -108,11 +108,11 @@ function lastKind(call, kind) {
   return call.first_byte_ms === undefined ? "waiting" : "writing";
 }
 
-// At most five steps of 1, 2 or 5 times a power of ten.
+// At most five steps of 1, 2 or 5 times a power of ten; none so late that its label would stand over the end.
 function ticks(horizon) {
   const step = [1, 2, 5, 10].map((factor) => factor * 10 ** Math.floor(Math.log10(horizon / 5)))
     .find((candidate) => horizon / candidate <= 5.5);
-  return Array.from({ length: Math.floor(horizon / step) + 1 }, (_, index) => index * step);
+  return Array.from({ length: Math.floor((horizon * 0.93) / step) + 1 }, (_, index) => index * step);
 }
 
 // The scale of a run that goes on changes in steps: bars grow, and do not wobble.
