@@ -2,12 +2,17 @@
 
 use std::error::Error;
 
+/// The messages that are shown as JSON too.
+const SHOWN: [&str; 4] = ["Decision", "Call", "Attempt", "Usage"];
+
 fn main() -> Result<(), Box<dyn Error>> {
     let files = protox::compile(["consort/decision/v1/decision.proto"], ["proto"])?;
-    prost_build::Config::new()
-        .message_attribute(".", "#[derive(serde::Serialize)]")
-        .field_attribute("Decision.outcome", "#[serde(serialize_with = \"super::account::word\")]")
-        .compile_fds(files)?;
+    let mut config = prost_build::Config::new();
+    for message in SHOWN {
+        config.message_attribute(format!(".consort.decision.v1.{message}"), "#[derive(serde::Serialize)]");
+    }
+    config.field_attribute("Decision.outcome", "#[serde(serialize_with = \"super::record::word\")]");
+    config.compile_fds(files)?;
     println!("cargo:rerun-if-changed=proto");
     Ok(())
 }

@@ -49,6 +49,7 @@ pub(super) fn direct_or_ensemble(schema: &mut Schema) {
             "response_format": forbidden(why),
             "request": forbidden(why),
             "max_tokens_default": forbidden(why),
+            "cost": forbidden(why),
         }}),
     );
     schema.insert("else".to_owned(), json!({ "required": ["provider", "model_name"] }));

@@ -14,7 +14,7 @@ use super::member::{Heard, addressed, forced, plain, streamed};
 use super::missed::Missed;
 use super::run::Run;
 use crate::chat::{Body, Completion, Edit, Event, Request, Thinking, Usage};
-use crate::telemetry::{Ended, Seat};
+use crate::telemetry::{Ended, Part, Seat};
 use crate::upstream::{DirectModel, Events, Failure};
 
 /// An answer that has begun: its first words are here, or all of it is.
@@ -34,7 +34,7 @@ pub(super) struct Begun {
 /// Asks a model that answers alone, with the caller's own request.
 pub(super) async fn alone(run: &mut Run, model: &Arc<DirectModel>) -> Result<Begun, Cause> {
     let body = forced(addressed_as_asked(&run.request, model), model, &Params::new()).body();
-    begin(run, model, body).await
+    begin(run, model, Part::Fallback, body).await
 }
 
 /// The caller's request for this model: streaming exactly when the caller streams, and then with
@@ -45,9 +45,14 @@ pub(super) fn addressed_as_asked<'a>(request: &'a Request, model: &DirectModel) 
 }
 
 /// Makes the call and waits for its first words.
-pub(super) async fn begin(run: &mut Run, model: &Arc<DirectModel>, body: Body) -> Result<Begun, Cause> {
+pub(super) async fn begin(
+    run: &mut Run,
+    model: &Arc<DirectModel>,
+    part: Part,
+    body: Body,
+) -> Result<Begun, Cause> {
     let sent = body.len();
-    let (seat, attempts) = run.account.judge_began(&model.name);
+    let (seat, attempts) = run.account.judge_began(&model.name, part, model.cost);
     let call = run.call(model, body, run.request.stream, attempts);
     let heard = match Opening::new(seat, sent).hear(call, &run.format).await {
         Ok(begun) => return Ok(begun),

@@ -41,7 +41,7 @@ pub(super) fn begin(
     index: usize,
     member: &Member,
 ) -> BoxFuture<'static, (usize, usize, Said)> {
-    let attempts = run.account.member_began(index);
+    let attempts = run.account.member_began(index, member.model.cost);
     let is_live = run.is_live();
     let body = body_of(&run.request, member, is_live);
     let sent = body.len();

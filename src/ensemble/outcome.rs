@@ -15,7 +15,7 @@ use super::error::{Cause, RunError};
 use super::run::Run;
 use crate::chat::{ApiError, Completion, Event, Usage};
 use crate::telemetry::decision::Outcome as How;
-use crate::telemetry::{Ended, Seat};
+use crate::telemetry::{Bill, Ended, Seat};
 use crate::upstream::Failure;
 
 /// An answer that has begun.
@@ -48,6 +48,8 @@ pub struct Head {
     pub panel_time: Duration,
     /// How long the judge took to its first words, when one was asked.
     pub judge_time: Option<Duration>,
+    /// What the run costs, up to its end.
+    pub bill: Bill,
 }
 
 /// A run without an answer.

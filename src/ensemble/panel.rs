@@ -41,7 +41,7 @@ pub(super) async fn ask(run: &mut Run) -> Panel {
                 asking.is_over(run, !is_usable)
             }
             Step::Ended(member, _, Said::Live(begun)) => {
-                asking.begun(member, *begun);
+                asking.begun(run, member, *begun);
                 true
             }
             Step::Hedge => {
@@ -167,6 +167,9 @@ impl Asking {
         }
         let is_usable = judged.is_ok();
         self.panel.verdict = self.quorum.observe(member.is_some_and(|m| m.required), is_usable);
+        if self.panel.verdict == Verdict::Reached {
+            run.account.quorum_met();
+        }
         match judged {
             Ok(completion) => {
                 let key = run.key(&completion);
@@ -181,13 +184,14 @@ impl Asking {
     }
 
     /// A member has begun to speak to the caller.
-    fn begun(&mut self, member: usize, begun: Begun) {
+    fn begun(&mut self, run: &mut Run, member: usize, begun: Begun) {
         if let Some(ended) = self.has_ended.get_mut(member) {
             *ended = true;
         }
         self.panel.saved = self.open().count();
         self.panel.live = Some(begun);
         self.panel.verdict = Verdict::Reached;
+        run.account.quorum_met();
     }
 
     fn need(&self) -> Need {

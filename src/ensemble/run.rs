@@ -20,7 +20,7 @@ use super::quorum::Verdict;
 use super::strategy::Strategy;
 use crate::chat::{ApiError, Body, Completion, Delta, Event, Request, Thinking};
 use crate::limits::{Admission, Permit};
-use crate::telemetry::{Account, Attempts};
+use crate::telemetry::{About, Account, Attempts, Door};
 use crate::upstream::{Bounds, Call, Caller, DirectModel, Events, Failure, Passed, bound};
 
 /// Runs ensembles.
@@ -36,6 +36,8 @@ pub struct Runner {
 pub struct Context {
     /// The caller's `x-request-id`, or one made for it.
     pub request_id: Arc<str>,
+    /// How it came in.
+    pub door: Door,
     /// What travels on to providers.
     pub passed: Arc<Passed>,
     /// The `x-ensemble-…` headers that were sent and mean nothing here.
@@ -59,15 +61,16 @@ impl Runner {
     /// # Errors
     /// When all places are taken.
     pub fn admit(&self, ensemble: Arc<Ensemble>, context: Context) -> Result<Admitted, Failed> {
-        let mut account = Account::open(
-            &context.request_id,
-            &ensemble.name,
-            ensemble.strategy.name(),
-            ensemble.quorum.get(),
-            ensemble.panel.iter().map(|m| (&*m.model.name, m.weight)),
-        );
+        let about = About {
+            request_id: &context.request_id,
+            alias: &ensemble.name,
+            strategy: ensemble.strategy.name(),
+            quorum: ensemble.quorum.get(),
+            door: context.door,
+        };
+        let mut account = Account::open(about, ensemble.panel.iter().map(|m| (&*m.model.name, m.weight)));
         account.wished(&context.applied, &context.ignored, context.condition_failed);
-        let head = Head::of(&ensemble);
+        let head = Head { bill: account.follow_cost(), ..Head::of(&ensemble) };
         match self.admission.admit() {
             Some(permit) => Ok(Admitted {
                 ensemble,
@@ -219,7 +222,7 @@ impl Run {
         self.check_numeric()?;
         self.account.panel_began(self.request.stream);
         let panel = panel::ask(self).await;
-        self.account.panel_ended(panel.saved);
+        self.account.panel_ended(panel.saved, panel.live.as_ref().map(|begun| begun.seat));
         self.head.panel_time = self.account.panel_time();
         self.head.panel = panel.asked;
         self.head.responses = panel.candidates.len() + usize::from(panel.live.is_some());

@@ -32,6 +32,7 @@ impl Note<'_> {
             ("prompt_tokens", count("prompt_tokens")),
             ("completion_tokens", count("completion_tokens")),
             ("total_tokens", count("total_tokens")),
+            ("cost_usd", self.head.bill.usd().map(pb::Kind::NumberValue)),
         ];
         let note = structure(fields.into_iter().filter_map(|(name, kind)| Some((name, kind?))));
         structure([(NAMESPACE, pb::Kind::StructValue(note))])

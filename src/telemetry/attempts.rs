@@ -1,38 +1,99 @@
 //! The attempts that one call takes.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::decision::{Attempt, Call};
+use super::record::{CANCELLED, ms};
 use crate::chat::Usage;
 
-/// The attempts of one call, counted as they are made: the account of its run reads them at the call's end, be that
+/// The attempts of one call, noted as they are made: the account of its run reads them at the call's end, be that
 /// an answer, a failure or a cancellation.
 #[derive(Debug, Default)]
 pub struct Attempts {
-    begun: AtomicU32,
+    noted: Mutex<Noted>,
+}
+
+#[derive(Debug, Default)]
+struct Noted {
+    tries: Vec<Try>,
+    queued: Duration,
     /// What attempts without an answer have cost and nobody has billed yet.
-    unbilled: Mutex<Option<Usage>>,
+    unbilled: Option<Usage>,
+}
+
+#[derive(Debug)]
+struct Try {
+    began: Instant,
+    heard: Option<Instant>,
+    end: Option<End>,
+}
+
+#[derive(Debug)]
+struct End {
+    at: Instant,
+    result: &'static str,
+    status: Option<u16>,
 }
 
 impl Attempts {
     /// One more begins.
     pub fn begin(&self) {
-        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.noted().tries.push(Try { began: Instant::now(), heard: None, end: None });
+    }
+
+    /// The current one is heard; only the first time counts.
+    pub fn heard(&self) {
+        if let Some(current) = self.noted().tries.last_mut() {
+            current.heard.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// The current one has ended: `answered`, or the cause of failure in one word, with the status that the provider
+    /// refused it with. One that never ends ends with its call.
+    pub fn ended(&self, result: &'static str, status: Option<u16>) {
+        if let Some(current) = self.noted().tries.last_mut() {
+            current.end.get_or_insert_with(|| End { at: Instant::now(), result, status });
+        }
+    }
+
+    /// The call has waited so long for room within its model's limits.
+    pub fn queued(&self, wait: Duration) {
+        self.noted().queued += wait;
     }
 
     /// An attempt has failed before it had said anything, and this is what it cost all the same.
     pub fn failed_at(&self, cost: &Usage) {
-        let mut unbilled = self.unbilled.lock().unwrap_or_else(PoisonError::into_inner);
-        unbilled.get_or_insert_default().add(cost);
-    }
-
-    /// How many have begun.
-    pub(super) fn count(&self) -> u32 {
-        self.begun.load(Ordering::Relaxed)
+        self.noted().unbilled.get_or_insert_default().add(cost);
     }
 
     /// What is to be billed; nothing the second time.
     pub(super) fn take_unbilled(&self) -> Option<Usage> {
-        self.unbilled.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.noted().unbilled.take()
+    }
+
+    /// Writes what is noted into the record of the call, of a run that began at this moment. An attempt that is not
+    /// over ends now, as its call does.
+    pub(super) fn record(&self, call: &mut Call, run_began: Instant) {
+        let noted = self.noted();
+        let since = |moment: Instant| ms(moment.saturating_duration_since(run_began));
+        let open = if matches!(&*call.result, "usable" | "answered") { CANCELLED } else { &*call.result };
+        let told = |each: &Try| Attempt {
+            started_ms: since(each.began),
+            elapsed_ms: ms(each.end.as_ref().map_or_else(Instant::now, |end| end.at) - each.began),
+            result: each.end.as_ref().map_or(open, |end| end.result).to_owned(),
+            status: each.end.as_ref().and_then(|end| end.status).map(u32::from),
+        };
+        let tries = noted.tries.iter().map(told).collect();
+        call.attempts = u32::try_from(noted.tries.len()).unwrap_or(u32::MAX);
+        call.first_byte_ms = noted.tries.last().and_then(|last| last.heard).map(since);
+        call.queued_ms = ms(noted.queued);
+        call.tries = tries;
+    }
+
+    fn noted(&self) -> MutexGuard<'_, Noted> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

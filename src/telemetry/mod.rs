@@ -2,9 +2,14 @@
 
 mod account;
 mod attempts;
+mod cost;
+mod line;
+mod record;
 
-pub use account::{Account, Ended, Seat};
+pub use account::{About, Account, Ended, Seat};
 pub use attempts::Attempts;
+pub use cost::{Bill, Cost};
+pub use record::{Door, Part};
 
 /// The record of a run, as it goes over wires (`proto/consort/decision/v1/decision.proto`).
 pub mod decision {

@@ -41,6 +41,7 @@ pub(crate) fn model(name: &str) -> Arc<DirectModel> {
         response_format: ResponseFormat::None,
         rules: Rules::default(),
         max_tokens_default: 4096,
+        cost: None,
     })
 }
 

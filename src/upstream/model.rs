@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue, Uri};
 use super::rules::Rules;
 
 use crate::limits::Cooldown;
+use crate::telemetry::Cost;
 
 /// Where direct models live: an endpoint, its wire format and the credentials for it.
 pub struct Provider {
@@ -113,6 +114,8 @@ pub struct DirectModel {
     pub rules: Rules,
     /// The `max_tokens` of a request that names none, where the wire format must have one.
     pub max_tokens_default: u64,
+    /// What its tokens cost; none when the operator has not said.
+    pub cost: Option<Cost>,
 }
 
 /// A question to a model that has cooled down, so that no caller's call is the probe.

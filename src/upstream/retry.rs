@@ -17,6 +17,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// No pause is longer: who is told to come back later than this fails at once.
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
+/// The result of an attempt that was heard to its end.
+const ANSWERED: &str = "answered";
+
 /// Makes each call by another caller, as often as its model allows: an attempt that fails before it has said
 /// anything is followed by another one. Models that keep failing are not called for a while.
 #[derive(Debug)]
@@ -96,6 +99,7 @@ async fn attempt(caller: &impl Caller, call: &Call, mut pass: Option<Pass>) -> R
             Ok(observed(silence, rest, call, pass).boxed())
         }
         Ok(None) => {
+            call.attempts.ended(ANSWERED, None);
             if let Some(pass) = &mut pass {
                 pass.succeeded();
             }
@@ -110,6 +114,7 @@ async fn attempt(caller: &impl Caller, call: &Call, mut pass: Option<Pass>) -> R
             if let Some(cost) = cost {
                 call.attempts.failed_at(cost);
             }
+            call.attempts.ended(failure.label(), failure.status().map(|status| status.as_u16()));
             let is_cooling = learn(pass.as_mut(), &call.model, &failure);
             Err(Failed { failure, is_cooling })
         }
@@ -125,6 +130,7 @@ async fn first_words(
 ) -> Result<Option<Events>, Failure> {
     let mut events = caller.call(call.clone()).await?;
     while let Some(event) = events.next().await.transpose()? {
+        call.attempts.heard();
         let speaks = match &event {
             Event::Message(_) => true,
             Event::Delta(delta) => delta.speaks,
@@ -145,12 +151,15 @@ fn observed(
     call: &Call,
     mut pass: Option<Pass>,
 ) -> impl Stream<Item = Result<Event, Failure>> + use<> {
-    let model = Arc::clone(&call.model);
+    let (model, attempts) = (Arc::clone(&call.model), Arc::clone(&call.attempts));
     async_stream::stream! {
         for event in first {
             yield Ok(event);
         }
         while let Some(event) = rest.next().await {
+            if let Err(failure) = &event {
+                attempts.ended(failure.label(), failure.status().map(|status| status.as_u16()));
+            }
             match &event {
                 // It was well enough to speak until its time was over.
                 Err(Failure::Timeout) => {
@@ -166,6 +175,7 @@ fn observed(
             }
             yield event;
         }
+        attempts.ended(ANSWERED, None);
         if let Some(pass) = &mut pass {
             pass.succeeded();
         }

@@ -259,7 +259,7 @@ async fn a_message_that_stops_without_a_reason_is_no_whole_answer() {
     let anthropic = Anthropic::start(THEIRS).await;
     let stack = stack(&anthropic, "").await;
     let events = [
-        json!({"type": "message_start", "message": {"usage": {"input_tokens": 1}}}),
+        json!({"type": "message_start", "message": {"usage": {"input_tokens": 40, "output_tokens": 1}}}),
         json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
         json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "half"}}),
         json!({"type": "message_stop"}),
@@ -271,6 +271,9 @@ async fn a_message_that_stops_without_a_reason_is_no_whole_answer() {
     let last = events.last().unwrap();
     assert!(answer.text().contains("half") && !last.is_done(), "{}", answer.text());
     assert_eq!(last.json()["error"]["code"], "answer_broken_off");
+    // What it had reported of its cost until then is billed, and no guess.
+    let logged = stack.run_logged().await;
+    assert_eq!((&logged["usage.total_tokens"], &logged["usage.estimated"]), (&json!(41), &json!(false)));
 }
 
 #[tokio::test]

@@ -164,3 +164,49 @@ async fn a_background_check_asks_a_model_that_cools_down_so_that_no_caller_has_t
     stack.service.signal("TERM");
     assert_eq!(stack.service.wait_exit(ms(8000)).await.code(), Some(0));
 }
+
+/// Half of all answers come sooner.
+async fn median(stack: &Stack, aliases: [&str; 2], pairs: usize) -> [Duration; 2] {
+    let mut took = [Vec::new(), Vec::new()];
+    for _ in 0..pairs {
+        for (took, alias) in took.iter_mut().zip(aliases) {
+            let answer = stack.ask(json!({"model": alias})).send().await;
+            assert_eq!((answer.status.as_u16(), answer.header("x-ensemble-responses")), (200, "2"));
+            took.push(answer.took);
+        }
+    }
+    took.map(|mut took| {
+        took.sort_unstable();
+        took[pairs / 2]
+    })
+}
+
+#[tokio::test]
+async fn a_dead_member_costs_nothing_once_it_cools() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let options = Options::new().whole(move |base_url| {
+        format!(
+            "listen: {{ext_proc: '127.0.0.1:0'}}
+providers:
+- {{name: scripted, base_url: '{base_url}', api_key: {KEY}}}
+- {{name: dead, base_url: 'http://{nobody}/v1'}}
+models:
+- {{display_name: a, provider: scripted, model_name: model-a}}
+- {{display_name: b, provider: scripted, model_name: model-b}}
+- {{display_name: gone, provider: dead, model_name: model-c}}
+- {{display_name: two, ensemble: {{panel: [{{model: a}}, {{model: b}}], strategy: vote}}}}
+- {{display_name: three, ensemble: {{panel: [{{model: a}}, {{model: b}}, {{model: gone}}], strategy: vote}}}}
+"
+        )
+    });
+    let stack = options.start().await;
+    for model in ["model-a", "model-b"] {
+        stack.provider.model(model).reply(Reply::text("18").delay(ms(60)));
+    }
+    let cools = |line: &serde_json::Value| line["fields"]["message"] == "model cools down";
+    while !stack.service.logs().iter().any(cools) {
+        stack.ask(json!({"model": "three"})).send().await;
+    }
+    let [without, with] = median(&stack, ["two", "three"], 25).await;
+    assert!(with <= without.mul_f64(1.05), "{with:?} with a dead member, {without:?} without");
+}

@@ -9,6 +9,7 @@ use super::{bound, health};
 use crate::config::interpolate::Written;
 use crate::config::problem::{Path, Report, did_you_mean};
 use crate::config::schema::{self, File};
+use crate::telemetry::Cost;
 use crate::upstream::{Credential, DirectModel, ResponseFormat};
 
 /// What a name in `models` stands for.
@@ -128,6 +129,7 @@ impl<'a> Resolver<'a> {
             },
             rules,
             max_tokens_default: model.max_tokens_default.unwrap_or(MAX_TOKENS),
+            cost: model.cost.map(cost),
         }))
     }
 
@@ -175,6 +177,11 @@ impl<'a> Resolver<'a> {
         let what = format!("unknown {kind} \"{shown}\"{hint}");
         self.report.add(path, what);
     }
+}
+
+fn cost(written: schema::Cost) -> Cost {
+    let schema::Cost { input_per_1k: input, cached_input_per_1k, output_per_1k: output } = written;
+    Cost { input, cached_input: cached_input_per_1k.unwrap_or(input), output }
 }
 
 /// The names that the file itself spells out, which may be suggested; others come from the

@@ -28,7 +28,7 @@ pub use ensemble::{
 };
 pub use health::{BackgroundCheck, Cooldown};
 pub use judge::{Judge, Prompt, Prompts};
-pub use model::{Model, ResponseFormat, Rules, Unsupported};
+pub use model::{Cost, Model, ResponseFormat, Rules, Unsupported};
 pub use overrides::{AdHoc, FileOverrides, Overrides};
 pub use panel::{Member, Params};
 pub use process::{ExtProc, Limits, Log, LogFormat, LogLevel, ModeOverride, Stream};

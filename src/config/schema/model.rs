@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::{BackgroundCheck, Cooldown, Ensemble, MAX_MS, Params};
 use crate::config::json_schema::{direct_or_ensemble, without_ours};
 
+/// A dollar a token: more is more likely a slip in the unit than a price.
+const MAX_USD: u32 = 1000;
+
 /// An alias: a direct model (`provider`, `model_name`), or an ensemble of direct models.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -42,6 +45,8 @@ pub struct Model {
     /// it is said here).
     #[schemars(range(min = 1))]
     pub max_tokens_default: Option<u64>,
+    /// Direct model: what its tokens cost. Decisions, access logs and metrics tell the sum of each run.
+    pub cost: Option<Cost>,
     /// Makes the alias an ensemble.
     pub ensemble: Option<Ensemble>,
 }
@@ -59,9 +64,26 @@ impl Default for Model {
             response_format: ResponseFormat::None,
             request: Rules::default(),
             max_tokens_default: None,
+            cost: None,
             ensemble: None,
         }
     }
+}
+
+/// What a direct model costs, in US dollars for 1,000 tokens.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["input_per_1k", "output_per_1k"]))]
+pub struct Cost {
+    /// Tokens that it reads.
+    #[schemars(range(min = 0, max = MAX_USD))]
+    pub input_per_1k: f64,
+    /// Those of them that it reads from a cache. Default: like all others.
+    #[schemars(range(min = 0, max = MAX_USD))]
+    pub cached_input_per_1k: Option<f64>,
+    /// Tokens that it writes, reasoning included.
+    #[schemars(range(min = 0, max = MAX_USD))]
+    pub output_per_1k: f64,
 }
 
 /// What is changed of every request to a direct model: first `rename`, then `drop`, then `set`; a member's or a

@@ -1,9 +1,10 @@
-//! Retries, cooldowns and background checks of direct models.
+//! Retries, cooldowns, background checks and costs of direct models.
 
 use std::time::Duration;
 
 use super::*;
 use crate::limits::Cooldown;
+use crate::telemetry::Cost;
 
 /// The direct model `a` with these fields.
 fn model(fields: &str) -> Result<Arc<DirectModel>, Problems> {
@@ -80,4 +81,19 @@ fn callers_can_neither_cool_a_model_by_wrong_requests_nor_be_asked_for() {
         of("", ", request: {rename: {a: b, b: c}}"),
         "models[0].request.rename.a: `b` is renamed itself: say in one step what each field is called there"
     );
+}
+
+#[test]
+fn what_comes_from_a_cache_costs_what_all_input_costs_unless_it_is_said() {
+    let cost = |fields: &str| model(&format!(", cost: {{{fields}}}")).map(|model| model.cost.unwrap());
+    assert_eq!(model("").unwrap().cost, None);
+    let of = |cached_input| Cost { input: 0.5, cached_input, output: 2.0 };
+    assert_eq!(cost("input_per_1k: 0.5, output_per_1k: 2").unwrap(), of(0.5));
+    assert_eq!(cost("input_per_1k: 0.5, output_per_1k: 2, cached_input_per_1k: 0").unwrap(), of(0.0));
+    insta::assert_snapshot!(cost("input_per_1k: -1, cached_input_per_1k: 1001").unwrap_err(), @r"
+    models[0].cost.cached_input_per_1k: must be from 0 to 1000
+    models[0].cost.input_per_1k: must be from 0 to 1000
+    models[0].cost.output_per_1k: is required
+    ");
+    assert!(cost("input_per_1k: .nan, output_per_1k: .inf").is_err());
 }

@@ -12,6 +12,7 @@ use super::super::member::forced;
 use super::super::prompt::{Filling, shuffled};
 use super::super::run::Run;
 use super::Judge;
+use crate::telemetry::Part;
 use crate::upstream::DirectModel;
 
 /// Asks the judge, and its fallback when it failed before it had said anything.
@@ -33,10 +34,10 @@ pub(in super::super) async fn ask(
     });
     let message = serde_json::json!({"role": "user", "content": prompt});
     let message = Bytes::from(message.to_string());
-    let begun = ask_one(run, &judge.model, &message, &judge.params).await;
+    let begun = ask_one(run, &judge.model, Part::Judge, &message, &judge.params).await;
     match (begun, &judge.fallback) {
         (Err(_), Some(fallback)) if !run.is_out_of_time() => {
-            let begun = ask_one(run, fallback, &message, &judge.params).await?;
+            let begun = ask_one(run, fallback, Part::Fallback, &message, &judge.params).await?;
             Ok(Begun { by_fallback: true, ..begun })
         }
         (begun, _) => begun,
@@ -46,10 +47,11 @@ pub(in super::super) async fn ask(
 async fn ask_one(
     run: &mut Run,
     model: &Arc<DirectModel>,
+    part: Part,
     message: &Bytes,
     params: &Params,
 ) -> Result<Begun, Cause> {
     let edit = addressed_as_asked(&run.request, model).wrap("messages", Bytes::new(), message.clone());
     let body = forced(edit, model, params).body();
-    begin(run, model, body).await
+    begin(run, model, part, body).await
 }

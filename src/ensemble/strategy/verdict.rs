@@ -19,7 +19,7 @@ use super::super::prompt::{Filling, label};
 use super::super::run::Run;
 use super::Judge;
 use crate::chat::{Body, Completion, Usage, without_reasoning};
-use crate::telemetry::{Ended, Seat};
+use crate::telemetry::{Ended, Part, Seat};
 use crate::upstream::{DirectModel, ResponseFormat};
 
 /// How many verdicts of one run are waited for at once.
@@ -95,7 +95,8 @@ pub(super) async fn ask(run: &mut Run, form: Form, questions: &[Question<'_>]) -
                 run.degrade("judge_fallback");
             }
             let body = body(run, form, question, &attempt.model, message);
-            let (seat, attempts) = run.account.judge_began(&attempt.model.name);
+            let part = if attempt.is_fallback { Part::Fallback } else { Part::Judge };
+            let (seat, attempts) = run.account.judge_began(&attempt.model.name, part, attempt.model.cost);
             let sent = body.len();
             let call = run.call(&attempt.model, body, false, attempts);
             running.push(hear(call).map(move |heard| (attempt, seat, sent, heard)).boxed());

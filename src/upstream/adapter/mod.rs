@@ -94,6 +94,15 @@ impl Listener {
         }
     }
 
+    /// What a stream has reported of its cost and not told yet.
+    fn cost_so_far(&self) -> Option<Event> {
+        match self {
+            Self::OpenAi(_) => None,
+            Self::Anthropic(listener) => listener.cost_so_far(),
+            Self::Gemini(listener) => listener.cost_so_far(),
+        }
+    }
+
     fn stage(&self) -> Stage {
         match self {
             Self::OpenAi(listener) => listener.stage(),

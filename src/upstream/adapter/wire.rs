@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use super::super::client::Reader;
 use super::super::{Call, Credential, Events, Failure, Provider};
 use super::{Listener, Refusal, Spoken, Stage};
-use crate::chat::{Body, sse};
+use crate::chat::{Body, Event, sse};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
@@ -104,44 +104,80 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
         .is_some_and(|v| v.trim_start().to_ascii_lowercase().starts_with("text/event-stream"))
 }
 
-fn streamed(mut reader: Reader, max_event_bytes: usize, mut listener: Listener) -> Events {
-    let events = async_stream::try_stream! {
-        let mut decoder = sse::Decoder::new(max_event_bytes);
-        while let Some(piece) = next(&mut reader, listener.stage()).await? {
-            decoder.feed(&piece).map_err(|e| Failure::Unreadable(e.into()))?;
-            while let Some(data) = decoder.next_event() {
-                if listener.stage() == Stage::Done || data.trim_ascii().is_empty() {
-                    continue;
-                }
-                match listener.hear(&data) {
-                    Ok(said) => {
-                        for event in said {
-                            yield event;
-                        }
+fn streamed(reader: Reader, max_event_bytes: usize, listener: Listener) -> Events {
+    let mut hearing = Hearing { reader, decoder: Some(sse::Decoder::new(max_event_bytes)), listener };
+    let events = async_stream::stream! {
+        loop {
+            match hearing.next().await {
+                Ok(Some(said)) => {
+                    for event in said {
+                        yield Ok(event);
                     }
-                    // The message is whole: what breaks now breaks nothing.
-                    Err(_) if listener.stage() != Stage::Speaking => {}
-                    Err(failure) => Err(failure)?,
+                }
+                Ok(None) => return,
+                // What broke off is billed nevertheless.
+                Err(failure) => {
+                    if let Some(cost) = hearing.listener.cost_so_far() {
+                        yield Ok(cost);
+                    }
+                    yield Err(failure);
+                    return;
                 }
             }
-            if listener.stage() == Stage::Done {
-                break;
-            }
-        }
-        if listener.stage() == Stage::Done {
-            // The end of the body is here already, as a rule: seeing it frees the connection for reuse.
-            let _end = reader.next().now_or_never();
-        } else if let Some(data) = decoder.finish().map_err(|e| Failure::Unreadable(e.into()))? {
-            // The last event may lack its closing blank line; one cut in the middle is none.
-            for event in listener.hear(&data).unwrap_or_default() {
-                yield event;
-            }
-        }
-        for event in listener.end()? {
-            yield event;
         }
     };
     events.boxed()
+}
+
+/// A streamed answer, heard event by event.
+struct Hearing {
+    reader: Reader,
+    /// None when everything was heard.
+    decoder: Option<sse::Decoder>,
+    listener: Listener,
+}
+
+impl Hearing {
+    /// What is said next; none at the end.
+    async fn next(&mut self) -> Result<Option<Vec<Event>>, Failure> {
+        loop {
+            let Some(decoder) = &mut self.decoder else {
+                return Ok(None);
+            };
+            if self.listener.stage() == Stage::Done {
+                self.decoder = None;
+                // The end of the body is here already, as a rule: seeing it frees the connection for reuse.
+                let _end = self.reader.next().now_or_never();
+                return self.listener.end().map(Some);
+            }
+            if let Some(data) = decoder.next_event() {
+                if data.trim_ascii().is_empty() {
+                    continue;
+                }
+                match self.listener.hear(&data) {
+                    Ok(said) => return Ok(Some(said)),
+                    // The message is whole: what breaks now breaks nothing.
+                    Err(_) if self.listener.stage() != Stage::Speaking => continue,
+                    Err(failure) => return Err(failure),
+                }
+            }
+            match next(&mut self.reader, self.listener.stage()).await? {
+                Some(piece) => decoder.feed(&piece).map_err(|e| Failure::Unreadable(e.into()))?,
+                None => return self.last().map(Some),
+            }
+        }
+    }
+
+    /// What the end of the body says. The last event may lack its closing blank line; one cut in the middle is none.
+    fn last(&mut self) -> Result<Vec<Event>, Failure> {
+        let rest = self.decoder.take().map_or(Ok(None), sse::Decoder::finish);
+        let mut said = match rest.map_err(|e| Failure::Unreadable(e.into()))? {
+            Some(data) => self.listener.hear(&data).unwrap_or_default(),
+            None => Vec::new(),
+        };
+        said.extend(self.listener.end()?);
+        Ok(said)
+    }
 }
 
 /// The next piece of a stream. Once its message has ended only its usage may still come: it is waited

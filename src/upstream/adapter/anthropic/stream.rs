@@ -147,9 +147,13 @@ impl Listener {
     pub(in super::super) fn end(&mut self) -> Result<Vec<Event>, Failure> {
         match self.stage {
             Stage::Speaking => Err(Failure::Incomplete),
-            Stage::Finished => Ok(self.usage.cost().and_then(Cost::event).into_iter().collect()),
+            Stage::Finished => Ok(self.cost_so_far().into_iter().collect()),
             Stage::Done => Ok(Vec::new()),
         }
+    }
+
+    pub(in super::super) fn cost_so_far(&self) -> Option<Event> {
+        self.usage.cost().and_then(Cost::event)
     }
 
     pub(in super::super) fn stage(&self) -> Stage {

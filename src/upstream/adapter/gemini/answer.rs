@@ -160,13 +160,17 @@ impl Listener {
         Ok(self.last().collect())
     }
 
+    pub(in super::super) fn cost_so_far(&self) -> Option<Event> {
+        self.cost.and_then(Cost::event)
+    }
+
     pub(in super::super) fn stage(&self) -> Stage {
         if self.finish.is_none() { Stage::Speaking } else { Stage::Finished }
     }
 
     fn last(&self) -> impl Iterator<Item = Event> + use<> {
         let finish = self.finish.as_ref().map(|finish| self.style.finish(&finish.reason(self.calls > 0)));
-        finish.into_iter().chain(self.cost.and_then(Cost::event))
+        finish.into_iter().chain(self.cost_so_far())
     }
 
     fn object(&mut self, json: &[u8]) -> Result<Said, Failure> {
