@@ -195,6 +195,60 @@ async function models(reader) {
   await page.waitForFunction(() => document.querySelector("#ask-alias").value === "vote");
 }
 
+// What the page is made of, in the browser that it is made for.
+async function parts(browser) {
+  const reader = await Reader.open(browser, "wide", "light");
+  await reader.go("");
+  const { page } = reader;
+  // Differences lead from one text to the other, whatever the texts.
+  const wrong = await page.evaluate(async () => {
+    const { difference } = await import("./console/compare.js");
+    const words = ["a", "b", "c", " ", "\n", ".", "é", "漢", "👍🏽"];
+    let seed = 7;
+    const text = () => Array.from({ length: (seed = (seed * 48_271) % 2_147_483_647) % 30 }, () => words[(seed = (seed * 48_271) % 2_147_483_647) % words.length]).join("");
+    const side = (runs, ...kinds) => runs.filter(({ kind }) => kinds.includes(kind)).map((run) => run.text).join("");
+    const pairs = Array.from({ length: 300 }, () => [text(), text()]);
+    return pairs.filter(([base, other]) => {
+      const runs = difference(base, other);
+      return side(runs, "same", "missing") !== base || side(runs, "same", "added") !== other;
+    });
+  });
+  assert.deepEqual(wrong, []);
+  // A call's stretches follow each other: what failed, the pause, what was waited for, what was said.
+  const stretches = await page.evaluate(async () => {
+    const { segments } = await import("./console/timeline.js");
+    const tries = [
+      { started_ms: 30, elapsed_ms: 100, result: "rate_limited", status: 429 },
+      { started_ms: 200, elapsed_ms: 300, result: "answered" },
+    ];
+    const told = { outcome: "full", total_ms: 600 };
+    const call = (more) => ({ result: "usable", started_ms: 10, elapsed_ms: 490, queued_ms: 20, tries: [], ...more });
+    const drawn = (more) => segments(call(more), told, 600).map(({ kind, from, to }) => `${kind} ${from}-${to}`).join(", ");
+    return {
+      retried: drawn({ tries, first_byte_ms: 350 }),
+      silent: drawn({ result: "timeout", queued_ms: 0 }),
+      cancelled: drawn({ result: "cancelled", queued_ms: 0, first_byte_ms: 400 }),
+      cooling: drawn({ result: "cooling", elapsed_ms: 0 }),
+    };
+  });
+  assert.deepEqual(stretches, {
+    retried: "queued 10-30, failed 30-130, pause 130-200, waiting 200-350, writing 350-500",
+    silent: "failed 10-500",
+    cancelled: "waiting 10-400, writing 400-500",
+    cooling: "",
+  });
+  const numbers = await page.evaluate(async () => {
+    const { duration, usd, listed } = await import("./console/format.js");
+    return [[0.44, 999.4, 999.6, 9_996, 59_949, 59_950, 125_000].map(duration), [0, 0.00001234, 0.0123, 0.999, 12.345].map(usd), listed(["a", "b", "c"])];
+  });
+  assert.deepEqual(numbers, [
+    ["0.4 ms", "999 ms", "1.00 s", "10.0 s", "59.9 s", "1 min 00 s", "2 min 05 s"],
+    ["$0", "$0.0000123", "$0.0123", "$1.00", "$12.35"],
+    "a, b and c",
+  ]);
+  await reader.leave();
+}
+
 // Who asked for little motion sees none, also while a run goes on.
 async function stillness(browser) {
   const reader = await Reader.open(browser, "wide", "light", { reducedMotion: "reduce" });
@@ -217,7 +271,10 @@ try {
       round += 1;
     }
   }
-  if (way === "decisions") await stillness(browser);
+  if (way === "decisions") {
+    await stillness(browser);
+    await parts(browser);
+  }
 } finally {
   await browser.close();
 }
