@@ -42,6 +42,8 @@ export class Feed extends EventTarget {
     source.addEventListener("open", () => this.#opened());
     source.addEventListener("running", (event) => this.#hear(read(event.data)));
     source.addEventListener("decision", (event) => this.#hear(read(event.data)));
+    // What was too much for the stream is among the recent ones.
+    source.addEventListener("missed", () => this.#catchUp());
     source.addEventListener("error", () => {
       this.#enter("broken");
       // The browser tries again by itself, unless it was answered with something else than a stream.
@@ -71,9 +73,13 @@ export class Feed extends EventTarget {
   }
 
   // First the stream, then the past: nothing falls between them, and what comes twice counts once.
-  async #opened() {
+  #opened() {
     // Runs whose end was missed would go on for ever here.
     for (const [run, decision] of this.#byRun) if (isRunning(decision)) this.#byRun.delete(run);
+    return this.#catchUp();
+  }
+
+  async #catchUp() {
     try {
       const answer = await fetch(`v1/decisions?limit=${RECENT}`);
       if (!answer.ok) throw new Error(`status ${answer.status}`);
