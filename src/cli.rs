@@ -5,13 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use tracing::level_filters::LevelFilter;
-use tracing_subscriber::Layer as _;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::config::{self, Config, Log, LogFormat, Problems};
+use crate::config::{self, Config, Problems};
 use crate::telemetry::chain;
 
 /// The configuration is wrong (`EX_USAGE` of sysexits.h).
@@ -47,7 +42,7 @@ impl Cli {
     pub async fn run(self) -> ExitCode {
         let ran = match self.command {
             Command::Serve(ConfigFile { config }) => match config::load(&config) {
-                Ok(config) => return serve(config).await,
+                Ok(loaded) => return serve(config, loaded).await,
                 Err(problems) => report(&config, &problems, &mut io::stderr()),
             },
             Command::Check(ConfigFile { config }) => {
@@ -61,9 +56,9 @@ impl Cli {
     }
 }
 
-async fn serve(config: Config) -> ExitCode {
-    log_to_stdout(config.log);
-    match crate::app::serve(config).await {
+async fn serve(file: PathBuf, config: Config) -> ExitCode {
+    let level = config.log.to_stdout();
+    match crate::app::serve(file, config, level).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The one error that no log could take: it is why there is no service.
@@ -71,20 +66,6 @@ async fn serve(config: Config) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Logs what Consort itself says at the level asked for; below `info`, libraries would drown it.
-fn log_to_stdout(log: Log) {
-    let levels = Targets::new()
-        .with_default(log.level.min(LevelFilter::INFO))
-        .with_target(env!("CARGO_CRATE_NAME"), log.level);
-    let lines = tracing_subscriber::fmt::layer();
-    let layer = match log.format {
-        LogFormat::Json => lines.json().boxed(),
-        LogFormat::Pretty => lines.boxed(),
-    };
-    // It fails only where somebody logs already: an embedding test.
-    let _ = tracing_subscriber::registry().with(layer.with_filter(levels)).try_init();
 }
 
 fn check(

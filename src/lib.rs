@@ -17,8 +17,8 @@
 //! 7. [`ext_proc`] again: the outcome goes back to Envoy as an immediate response, or as a stream
 //!    of them.
 //!
-//! [`config`] reads the operator's file into the types of all of these, and [`app`] binds, serves
-//! and drains.
+//! [`http`] is the operators' listener. [`config`] reads the operator's file into the types of all of these,
+//! and [`app`] binds, serves, reloads and drains.
 
 pub mod app;
 pub mod chat;

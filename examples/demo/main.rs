@@ -28,8 +28,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use consort::app::{self, Listener};
+use consort::app::{self, Listener, Listeners};
 use consort::config::{Address, Format, Source};
+use consort::telemetry::LogLevel;
 use consort_testkit::envoy::{Envoy, EnvoyOptions};
 use consort_testkit::http::{self, Live};
 use consort_testkit::{fetch, workspace};
@@ -129,16 +130,18 @@ impl Installation {
         let providers = Providers::start(options, screen).await?;
         screen.row("models", providers.about(), "");
 
-        let listener = Listener::bind(&Address::Tcp("127.0.0.1:0".to_owned())).await?;
+        let listener = Listener::bind("listen.ext_proc", &Address::Tcp("127.0.0.1:0".to_owned())).await?;
         let address = listener.address();
-        let text = format!("listen:\n  ext_proc: {address}\n{}", providers.config());
+        let text = format!("listen:\n  ext_proc: {address}\n  admin: none\n{}", providers.config());
         let file = workspace().join("target/demo/consort.yaml");
         fs::write(&file, &text)?;
         let environment = providers.environment();
         let source =
             Source { name: "consort.yaml", text: &text, format: Format::Yaml, environment: &environment };
         let config = source.load()?;
-        let serving = app::run(listener, config, std::future::pending());
+        let level = LogLevel::of_nobody(config.log.level);
+        let listeners = Listeners { ext_proc: listener, admin: None };
+        let serving = app::run(listeners, config, level, None, std::future::pending());
         let consort = AbortOnDropHandle::new(tokio::spawn(serving));
         screen.row("Consort", &address, &file.display().to_string());
 

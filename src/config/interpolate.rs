@@ -19,6 +19,11 @@ impl Written {
         self.0.contains_key(path)
     }
 
+    /// Every place whose value has a part that came from the environment, with what is written there.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Path, &str)> {
+        self.0.iter().map(|(path, text)| (path, text.as_str()))
+    }
+
     /// What may be shown of `value` at `path`.
     pub(super) fn show<'a>(&'a self, path: &Path, value: &'a str) -> &'a str {
         self.0.get(path).map_or(value, String::as_str)

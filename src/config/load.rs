@@ -8,6 +8,7 @@ use serde_json::{Map, Number, Value};
 
 use super::problem::{Path, Problems, Report, Segment};
 use super::{Config, interpolate, resolve, structure};
+use crate::upstream::Pools;
 
 /// What an environment variable that overrides a key begins with.
 const PREFIX: &str = "CONSORT";
@@ -58,6 +59,14 @@ pub struct Source<'a> {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load(path: &std::path::Path) -> Result<Config, Problems> {
+    load_with(path, &Pools::default())
+}
+
+/// As [`load`], with the connections of an earlier configuration to providers that have not changed.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load_with(path: &std::path::Path, pools: &Pools) -> Result<Config, Problems> {
     let name = path.display().to_string();
     let Some(format) = Format::of(path) else {
         return Err(Problems::with_file(format!(
@@ -70,7 +79,7 @@ pub fn load(path: &std::path::Path) -> Result<Config, Problems> {
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    Source { name: &name, text: &text, format, environment: &environment }.load()
+    Source { name: &name, text: &text, format, environment: &environment }.load_with(pools)
 }
 
 impl Source<'_> {
@@ -79,11 +88,19 @@ impl Source<'_> {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn load(&self) -> Result<Config, Problems> {
+        self.load_with(&Pools::default())
+    }
+
+    /// As [`Source::load`], with the connections of an earlier configuration to providers that have not changed.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load_with(&self, pools: &Pools) -> Result<Config, Problems> {
         let mut report = Report::default();
         let mut tree = self.tree(&mut report)?;
         let written = interpolate::interpolate(&mut tree, self.environment, &mut report);
         let config = structure::read(tree, &mut report)
-            .and_then(|file| resolve::resolve(&file, &written, &mut report));
+            .and_then(|file| resolve::resolve(&file, &written, pools, &mut report));
         match config {
             Some(config) if report.is_empty() => Ok(config),
             _ => Err(report.into_problems(|path| self.overridden_by(path))),

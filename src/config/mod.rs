@@ -22,14 +22,16 @@ mod tests;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tracing::level_filters::LevelFilter;
+use serde_json::Value;
 
 use crate::ensemble::Snapshot;
-use crate::upstream::DirectModel;
+use crate::telemetry::Log;
+use crate::upstream::{DirectModel, Pools};
 
 pub use json_schema::json_schema;
-pub use load::{Environment, Format, Source, load};
+pub use load::{Environment, Format, Source, load, load_with};
 pub use problem::{Path, Problem, Problems, Segment};
 
 pub use secret::Secret;
@@ -51,6 +53,26 @@ pub struct Config {
     pub max_answer_bytes: usize,
     /// What is logged, and how.
     pub log: Log,
+    /// How the process ends.
+    pub drain: Drain,
+    /// The names, beside those of this machine, that the admin listener may be reached by.
+    pub admin_hosts: Vec<String>,
+    /// The connection pools of the providers, for the next configuration to go on with.
+    pub pools: Pools,
+    /// The files, beside the configuration's own, that were read: it means something else when one of them changes.
+    pub watched: Vec<PathBuf>,
+    /// The whole file with its defaults, for operators to see: secrets are redacted, and what came from the
+    /// environment stands as it is written.
+    pub shown: Arc<Value>,
+}
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// How long requests are still taken after readiness has been withdrawn.
+    pub delay: Duration,
+    /// How long what runs may then take; none leaves it the longest time that an ensemble has.
+    pub timeout: Option<Duration>,
 }
 
 /// Where Consort listens.
@@ -58,6 +80,8 @@ pub struct Config {
 pub struct Listen {
     /// Envoy's external processing.
     pub ext_proc: Address,
+    /// Operators' listener; none when it is turned off.
+    pub admin: Option<Address>,
 }
 
 /// An address to bind.
@@ -76,22 +100,4 @@ impl fmt::Display for Address {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
-}
-
-/// What is logged, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Log {
-    /// One JSON object a line, or text for people.
-    pub format: LogFormat,
-    /// The least severe level that is logged.
-    pub level: LevelFilter,
-}
-
-/// The form of a log line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One JSON object.
-    Json,
-    /// Text for people.
-    Pretty,
 }

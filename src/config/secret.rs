@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize, Serializer};
 
 /// What stands where a secret would be shown.
-const REDACTED: &str = "[redacted]";
+pub(super) const REDACTED: &str = "[redacted]";
 
 /// Text that neither `Debug` nor serialisation shows.
 #[derive(Clone, Default, Deserialize, PartialEq, Eq)]

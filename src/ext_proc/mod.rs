@@ -13,7 +13,7 @@ mod route;
 mod service;
 mod settings;
 
-pub use service::Service;
+pub use service::{Service, Setup};
 pub use settings::{ModeOverride, Settings};
 
 /// The parts of Envoy's API that this door speaks.

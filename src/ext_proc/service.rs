@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use async_stream::stream;
 use futures_util::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -19,9 +20,24 @@ use crate::ensemble::{Runner, Snapshot};
 /// The external processor.
 #[derive(Clone)]
 pub struct Service {
-    snapshot: Arc<Snapshot>,
-    runner: Runner,
-    settings: Arc<Settings>,
+    current: Arc<ArcSwap<Setup>>,
+    told: Arc<Told>,
+}
+
+/// What one configuration means for this door. A request keeps the one that it began with.
+#[derive(Clone)]
+pub struct Setup {
+    /// The aliases.
+    pub snapshot: Arc<Snapshot>,
+    /// Runs them.
+    pub runner: Runner,
+    /// What the operator decided about the door.
+    pub settings: Arc<Settings>,
+}
+
+/// A request that has begun.
+struct Begun {
+    setup: Arc<Setup>,
     told: Arc<Told>,
 }
 
@@ -42,11 +58,13 @@ const IN_VAIN_RHYTHM: Duration = Duration::from_secs(60);
 type Replies = Pin<Box<dyn Stream<Item = Result<pb::ProcessingResponse, Status>> + Send>>;
 
 impl Service {
-    /// A processor that takes the requests of these aliases.
-    pub fn new(snapshot: Arc<Snapshot>, runner: Runner, settings: Settings) -> Self {
-        Self { snapshot, runner, settings: Arc::new(settings), told: Arc::default() }
+    /// A processor by what is `current` when a request begins.
+    pub fn new(current: Arc<ArcSwap<Setup>>) -> Self {
+        Self { current, told: Arc::default() }
     }
+}
 
+impl Begun {
     /// Everything happens inside the stream that tonic polls: when Envoy drops it, all of it stops.
     fn converse(
         self,
@@ -89,7 +107,7 @@ impl Service {
                             yield Ok(refuse(&error, exchange));
                             return;
                         }
-                        Step::Answer(asked) => match route(*asked, &self.settings) {
+                        Step::Answer(asked) => match route(*asked, &self.setup.settings) {
                             Route::Run(taken) => break 'taken taken,
                             Route::Otherwise(detour) => step = Some(exchange.redirect(&detour)),
                         },
@@ -119,12 +137,12 @@ impl Service {
     }
 
     fn answer(&self, taken: Taken) -> impl Stream<Item = pb::ProcessingResponse> + use<> {
-        answer::replies(taken, self.runner.clone(), Arc::clone(&self.settings))
+        answer::replies(taken, self.setup.runner.clone(), Arc::clone(&self.setup.settings))
     }
 
     fn conversation(&self) -> Conversation {
-        let Settings { mode_override, max_request_bytes, .. } = *self.settings;
-        let exchange = Exchange::new(Arc::clone(&self.snapshot), mode_override, max_request_bytes);
+        let Settings { mode_override, max_request_bytes, .. } = *self.setup.settings;
+        let exchange = Exchange::new(Arc::clone(&self.setup.snapshot), mode_override, max_request_bytes);
         Conversation { exchange, told: Arc::clone(&self.told) }
     }
 
@@ -135,7 +153,7 @@ impl Service {
         }
         // More than tonic decodes. Ending here would let a fail-open filter pass it on unseen.
         warn!(%status, "message from Envoy over the limit");
-        Ok(refuse(&too_large(self.settings.max_request_bytes), exchange))
+        Ok(refuse(&too_large(self.setup.settings.max_request_bytes), exchange))
     }
 }
 
@@ -227,6 +245,7 @@ impl pb::ExternalProcessor for Service {
         &self,
         request: Request<Streaming<pb::ProcessingRequest>>,
     ) -> Result<Response<Self::ProcessStream>, Status> {
-        Ok(Response::new(Box::pin(self.clone().converse(request.into_inner()))))
+        let begun = Begun { setup: self.current.load_full(), told: Arc::clone(&self.told) };
+        Ok(Response::new(Box::pin(begun.converse(request.into_inner()))))
     }
 }

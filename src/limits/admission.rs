@@ -1,32 +1,45 @@
 //! The cap on runs in flight.
 
 use std::sync::Arc;
-
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The cap on runs in flight: past it a run is refused at once, never queued, so that overload
 /// shows where it can be acted on.
 #[derive(Clone, Debug)]
 pub struct Admission {
-    slots: Arc<Semaphore>,
+    inflight: Arc<AtomicUsize>,
+    max: usize,
 }
 
 /// A place among the runs in flight; dropping it frees the place.
 #[derive(Debug)]
 pub struct Permit {
-    _slot: OwnedSemaphorePermit,
+    inflight: Arc<AtomicUsize>,
 }
 
 impl Admission {
     /// Admits at most `max_inflight` runs at a time.
     pub fn new(max_inflight: usize) -> Self {
-        Self { slots: Arc::new(Semaphore::new(max_inflight.min(Semaphore::MAX_PERMITS))) }
+        Self { inflight: Arc::default(), max: max_inflight }
+    }
+
+    /// Another cap on the same runs: those that are in flight now count, and all of them end.
+    #[must_use]
+    pub fn with_max(&self, max_inflight: usize) -> Self {
+        Self { inflight: Arc::clone(&self.inflight), max: max_inflight }
     }
 
     /// A place, unless all are taken.
     pub fn admit(&self) -> Option<Permit> {
-        let slot = Arc::clone(&self.slots).try_acquire_owned().ok()?;
-        Some(Permit { _slot: slot })
+        let one_more = |inflight| (inflight < self.max).then_some(inflight + 1);
+        self.inflight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(Permit { inflight: Arc::clone(&self.inflight) })
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.inflight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -41,5 +54,18 @@ mod tests {
         assert!(admission.admit().is_none());
         drop(permit);
         assert!(admission.admit().is_some());
+    }
+
+    #[test]
+    fn another_cap_counts_the_runs_that_are_in_flight() {
+        let admission = Admission::new(2);
+        let (first, second) = (admission.admit().unwrap(), admission.admit().unwrap());
+        let lower = admission.with_max(1);
+        drop(first);
+        assert!(lower.admit().is_none(), "one is still in flight");
+        let third = admission.with_max(2).admit();
+        assert!(third.is_some() && admission.with_max(2).admit().is_none());
+        drop((second, third));
+        assert!(lower.admit().is_some());
     }
 }

@@ -36,6 +36,36 @@ pub struct Cooldowns {
 struct Model {
     name: Arc<str>,
     phase: Mutex<Phase>,
+    trouble: Mutex<Trouble>,
+}
+
+/// What has gone wrong since a model last answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trouble {
+    /// How many attempts in a row have failed by its fault.
+    pub failures: u64,
+    /// The cause of the last one, in one word.
+    pub cause: Option<&'static str>,
+}
+
+/// Whether a model is called, and why not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelView {
+    /// Whether it is called.
+    pub state: ModelState,
+    /// What has gone wrong since it last answered.
+    pub trouble: Trouble,
+}
+
+/// Whether a model is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelState {
+    /// It is.
+    Called,
+    /// It is left alone for this long; from then on one call finds out whether it is back.
+    Cooling(Duration),
+    /// One call is finding out whether it is back.
+    Probing,
 }
 
 /// Whether a model is called.
@@ -90,13 +120,29 @@ impl Cooldowns {
         Ok(Pass { model, rules: rules.clone(), is_probe, overdue: None, is_settled: false })
     }
 
+    /// How a model fares; one that was never asked is called.
+    pub fn view(&self, name: &str) -> ModelView {
+        let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(model) = models.get(name) else {
+            return ModelView { state: ModelState::Called, trouble: Trouble::default() };
+        };
+        let state = match *model.phase() {
+            Phase::Called { .. } => ModelState::Called,
+            Phase::Cooling { until, .. } => {
+                ModelState::Cooling(until.saturating_duration_since(Instant::now()))
+            }
+            Phase::Probed { .. } => ModelState::Probing,
+        };
+        ModelView { state, trouble: *model.trouble() }
+    }
+
     fn model(&self, name: &Arc<str>) -> Arc<Model> {
         let known = self.models.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
         known.unwrap_or_else(|| {
             let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
             let model = models.entry(Arc::clone(name)).or_insert_with(|| {
                 let phase = Mutex::new(Phase::Called { failures: 0 });
-                Arc::new(Model { name: Arc::clone(name), phase })
+                Arc::new(Model { name: Arc::clone(name), phase, trouble: Mutex::default() })
             });
             Arc::clone(model)
         })
@@ -126,6 +172,10 @@ impl Model {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn trouble(&self) -> MutexGuard<'_, Trouble> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn cool(&self, phase: &mut Phase, lasts: Duration, retry_after: Option<Duration>, rules: &Cooldown) {
         let lasts = lasts.min(rules.longest);
         let wait = retry_after.map_or(lasts, |after| lasts.max(after).min(rules.longest));
@@ -153,6 +203,7 @@ impl Pass {
         if std::mem::replace(&mut self.is_settled, true) {
             return;
         }
+        *self.model.trouble() = Trouble::default();
         let mut phase = self.model.phase();
         match *phase {
             Phase::Called { .. } => *phase = Phase::Called { failures: 0 },
@@ -166,10 +217,14 @@ impl Pass {
     }
 
     /// The attempt has failed by the model's fault, for this cause in one word; whether the model cools down now.
-    pub fn failed(&mut self, cause: &str, retry_after: Option<Duration>) -> bool {
+    pub fn failed(&mut self, cause: &'static str, retry_after: Option<Duration>) -> bool {
         // A probe that has spoken and then broken off is a failure like any other.
         let is_probe = self.is_probe && !self.is_settled;
         self.is_settled = true;
+        {
+            let mut trouble = self.model.trouble();
+            *trouble = Trouble { failures: trouble.failures + 1, cause: Some(cause) };
+        }
         let mut phase = self.model.phase();
         let failures = match *phase {
             Phase::Called { failures } if failures + 1 < self.rules.failures.get() => {
@@ -212,124 +267,4 @@ impl Drop for Pass {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const S: Duration = Duration::from_secs(1);
-
-    fn rules() -> Cooldown {
-        Cooldown {
-            failures: NonZeroU32::new(3).unwrap(),
-            first: 30 * S,
-            longest: 100 * S,
-            statuses: [500].into(),
-        }
-    }
-
-    fn admit(cooldowns: &Cooldowns, role: Role) -> Result<Pass, Cooling> {
-        cooldowns.admit(&"m".into(), &rules(), role)
-    }
-
-    fn pass(cooldowns: &Cooldowns) -> Pass {
-        admit(cooldowns, Role::Caller).unwrap()
-    }
-
-    /// For how many seconds nobody may call it.
-    fn left(cooldowns: &Cooldowns) -> Option<u64> {
-        admit(cooldowns, Role::CallerOnly).err().map(|cooling| cooling.retry_after.as_secs())
-    }
-
-    fn cooled(retry_after: Option<Duration>) -> Cooldowns {
-        let cooldowns = Cooldowns::default();
-        assert!(!pass(&cooldowns).failed("x", None));
-        assert!(!pass(&cooldowns).failed("x", None));
-        assert!(pass(&cooldowns).failed("x", retry_after));
-        cooldowns
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn failures_in_a_row_cool_a_model_and_an_answer_between_them_begins_anew() {
-        assert_eq!(left(&cooled(None)), Some(30));
-        let cooldowns = Cooldowns::default();
-        for _ in 0..5 {
-            assert!(!pass(&cooldowns).failed("x", None));
-            assert!(!pass(&cooldowns).failed("x", None));
-            pass(&cooldowns).succeeded();
-        }
-        drop((pass(&cooldowns), pass(&cooldowns), pass(&cooldowns)));
-        assert_eq!(left(&cooldowns), None, "cancelled calls say nothing");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn calls_that_were_under_way_change_nothing_any_more() {
-        let cooldowns = Cooldowns::default();
-        let mut others = [pass(&cooldowns), pass(&cooldowns), pass(&cooldowns)];
-        for _ in 0..3 {
-            pass(&cooldowns).failed("x", None);
-        }
-        tokio::time::advance(10 * S).await;
-        let [one, two, three] = &mut others;
-        assert!(one.failed("x", None) && two.failed("x", Some(90 * S)));
-        three.succeeded();
-        assert_eq!(left(&cooldowns), Some(20));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn retry_after_makes_a_cooldown_longer_up_to_the_longest() {
-        assert_eq!(left(&cooled(Some(5 * S))), Some(30));
-        assert_eq!(left(&cooled(Some(50 * S))), Some(50));
-        assert_eq!(left(&cooled(Some(5000 * S))), Some(100));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_probe_is_let_through_and_each_that_fails_doubles_the_time() {
-        let cooldowns = cooled(None);
-        for (wait, next) in [(30u32, 60u64), (60, 100), (100, 100)] {
-            tokio::time::advance(wait * S - S / 10).await;
-            assert!(admit(&cooldowns, Role::Caller).is_err());
-            tokio::time::advance(S / 10).await;
-            let mut probe = pass(&cooldowns);
-            assert_eq!(admit(&cooldowns, Role::Caller).err(), Some(Cooling { retry_after: S }));
-            assert!(probe.failed("x", None));
-            assert_eq!(left(&cooldowns), Some(next));
-        }
-        tokio::time::advance(100 * S).await;
-        pass(&cooldowns).succeeded();
-        assert!(!pass(&cooldowns).failed("x", None), "it takes three again");
-        assert_eq!(left(&cooldowns), None);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_probe_that_is_cancelled_leaves_its_place_to_the_next() {
-        let cooldowns = cooled(None);
-        tokio::time::advance(30 * S).await;
-        drop(pass(&cooldowns));
-        let mut next = pass(&cooldowns);
-        next.spoke();
-        assert_eq!(left(&cooldowns), None, "its first words end the cooldown");
-        assert!(!next.failed("x", None), "its end is one failure");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_overdue_call_that_is_dropped_has_failed() {
-        let cooldowns = Cooldowns::default();
-        for wait in [9, 10, 10, 10] {
-            assert_eq!(left(&cooldowns), None);
-            let mut late = pass(&cooldowns);
-            late.overdue_at(Some(Instant::now() + 10 * S));
-            tokio::time::advance(wait * S).await;
-        }
-        assert_eq!(left(&cooldowns), Some(30));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn where_a_background_check_probes_callers_do_not() {
-        let cooldowns = cooled(None);
-        assert!(admit(&cooldowns, Role::Check).is_err(), "not before its time");
-        tokio::time::advance(31 * S).await;
-        assert_eq!(left(&cooldowns), Some(1));
-        admit(&cooldowns, Role::Check).unwrap().succeeded();
-        assert_eq!(left(&cooldowns), None);
-        assert!(admit(&cooldowns, Role::Check).is_err(), "a model that is called needs no check");
-    }
-}
+mod tests;

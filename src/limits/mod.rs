@@ -4,4 +4,4 @@ mod admission;
 mod cooldown;
 
 pub use admission::{Admission, Permit};
-pub use cooldown::{Cooldown, Cooldowns, Cooling, Pass, Role};
+pub use cooldown::{Cooldown, Cooldowns, Cooling, ModelState, ModelView, Pass, Role, Trouble};

@@ -4,11 +4,13 @@ mod account;
 mod attempts;
 mod cost;
 mod line;
+mod log;
 mod record;
 
 pub use account::{About, Account, Ended, Seat};
 pub use attempts::Attempts;
 pub use cost::{Bill, Cost};
+pub use log::{Log, LogFormat, LogLevel};
 pub use record::{Door, Part};
 
 /// The record of a run, as it goes over wires (`proto/consort/decision/v1/decision.proto`).

@@ -19,7 +19,7 @@ use super::Failure;
 use crate::chat::Body;
 
 /// How a provider is spoken to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientSettings {
     /// The bound on TCP connect and TLS handshake together.
     pub connect_timeout: Duration,

@@ -8,6 +8,7 @@ mod failure;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod model;
+mod pools;
 mod retry;
 mod rules;
 
@@ -16,5 +17,6 @@ pub use check::check;
 pub use client::{Client, ClientSettings};
 pub use failure::{Failure, ProviderError};
 pub use model::{Adapter, BackgroundCheck, Credential, DirectModel, Endpoint, Provider, ResponseFormat};
+pub use pools::Pools;
 pub use retry::Retrying;
 pub use rules::{Rules, Unsupported};

@@ -429,7 +429,11 @@ mod draining {
         let mut live = stack.ask_stream().open().await;
         assert!(next_content(&mut live).await);
         stack.service.signal("TERM");
-        stack.service.wait_for_log(|line| line["fields"]["message"] == "draining").await;
+        // Only this says that Envoy knows: our log and our listener's end come before our GOAWAY.
+        consort_testkit::eventually("Envoy to be told to go away", LONG, async || {
+            (stack.envoy.stats("cluster.consort.upstream_cx_close_notify").await > 0).then_some(())
+        })
+        .await;
         let asked = stack.provider.requests_for("model-a").len();
         let began = Instant::now();
         let refused = stack.ask(json!({})).send().await;

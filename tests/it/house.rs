@@ -25,12 +25,15 @@ const BOTTOM: &str = "chat";
 const CONFIG: (&str, &[&str]) = ("config", &["main", "cli", "app"]);
 
 /// Crates that are one module's business.
-const RESERVED: [(&str, &[&str]); 5] = [
+const RESERVED: [(&str, &[&str]); 7] = [
     ("envoy_types", &["ext_proc", "app"]),
     ("hyper", &["upstream", "http"]),
     ("hyper_util", &["upstream", "http"]),
     ("hyper_rustls", &["upstream"]),
     ("hyper_timeout", &["upstream"]),
+    // `app` puts the listeners' routes together.
+    ("axum", &["http", "app"]),
+    ("notify", &["app"]),
 ];
 
 /// Files that are longer than a reader likes, and why.
@@ -255,7 +258,18 @@ fn every_yaml_that_we_ship_loads() {
 
 /// Whether a text's first key is one of a configuration of Consort's.
 fn is_of_consort(text: &str) -> bool {
-    let sections = ["listen", "providers", "models", "overrides", "limits", "stream", "ext_proc", "log"];
+    let sections = [
+        "listen",
+        "providers",
+        "models",
+        "overrides",
+        "limits",
+        "stream",
+        "ext_proc",
+        "admin",
+        "drain",
+        "log",
+    ];
     let first = text.lines().find(|line| !line.is_empty() && !line.starts_with('#')).unwrap_or_default();
     first.split_once(':').is_some_and(|(key, _)| sections.contains(&key))
 }

@@ -4,12 +4,14 @@ mod answer;
 mod ensemble;
 mod health;
 mod judge;
+mod listen;
 mod models;
 mod overrides;
 mod panel;
 mod provider;
 mod request;
 mod rules;
+mod shown;
 mod strategy;
 
 use std::sync::Arc;
@@ -22,50 +24,50 @@ use self::models::Resolver;
 use super::interpolate::Written;
 use super::problem::{Path, Report};
 use super::schema::{self, File};
-use super::{Address, Config, Listen, Log, LogFormat};
+use super::{Config, Drain};
 use crate::ensemble::Snapshot;
 use crate::ext_proc::{ModeOverride, Settings};
+use crate::telemetry::{Log, LogFormat};
+use crate::upstream::Pools;
 
-/// What the whole file means; nothing when that is not certain.
-pub(super) fn resolve(file: &File, written: &Written, report: &mut Report) -> Option<Config> {
-    let ext_proc = address(file, report);
+/// What the whole file means; nothing when that is not certain. Providers that have not changed keep their `earlier`
+/// connections.
+pub(super) fn resolve(
+    file: &File,
+    written: &Written,
+    earlier: &Pools,
+    report: &mut Report,
+) -> Option<Config> {
+    let listen = listen::listen(file, report);
+    let admin_hosts = listen::admin_hosts(file, report);
     let settings = settings(file, report);
-    let providers = provider::resolve(file, written, report);
+    let mut pools = Pools::default();
+    let providers = provider::resolve(file, written, earlier, &mut pools, report);
     let mut resolver = Resolver::new(file, written, report);
     let direct_models = resolver.models(&providers);
     let ensembles = resolver.ensembles();
     Some(Config {
-        listen: Listen { ext_proc: ext_proc? },
+        listen: listen?,
         ext_proc: settings,
         snapshot: Arc::new(Snapshot::new(ensembles)),
         direct_models,
         max_inflight: file.limits.max_inflight,
         max_answer_bytes: file.limits.max_answer_bytes,
         log: log(&file.log),
+        drain: Drain {
+            delay: Duration::from_millis(file.drain.delay_ms),
+            timeout: file.drain.timeout_ms.map(Duration::from_millis),
+        },
+        admin_hosts,
+        pools,
+        watched: provider::files(file),
+        shown: Arc::new(shown::shown(file, written)),
     })
 }
 
 /// A bound in ms as written, where 0 means none.
 fn bound(ms: u64) -> Option<Duration> {
     (ms > 0).then(|| Duration::from_millis(ms))
-}
-
-fn address(file: &File, report: &mut Report) -> Option<Address> {
-    let written = &file.listen.ext_proc;
-    let address = match written.strip_prefix("unix:") {
-        Some(socket) => socket.starts_with('/').then(|| Address::Unix(socket.into())),
-        None => written
-            .rsplit_once(':')
-            .filter(|(host, port)| {
-                let ipv6 = host.starts_with('[') && host.ends_with(']');
-                !host.is_empty() && (ipv6 || !host.contains(':')) && port.parse::<u16>().is_ok()
-            })
-            .map(|_| Address::Tcp(written.clone())),
-    };
-    if address.is_none() {
-        report.add(Path::root().key("listen").key("ext_proc"), "expected `host:port` or `unix:/path`");
-    }
-    address
 }
 
 fn settings(file: &File, report: &mut Report) -> Settings {

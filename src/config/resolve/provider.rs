@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use super::bound;
 use crate::config::interpolate::Written;
 use crate::config::problem::{Path, Report};
 use crate::config::schema::{self, File, Preset};
-use crate::upstream::{Adapter, Client, ClientSettings, Credential, Endpoint, Provider};
+use crate::upstream::{Adapter, Client, ClientSettings, Credential, Endpoint, Pools, Provider};
 
 /// The `api_key` that sends the caller's own `authorization` on.
 const PASSTHROUGH: &str = "passthrough";
@@ -22,13 +23,19 @@ const PASSTHROUGH: &str = "passthrough";
 /// The providers by name; one with a problem is there, without a value.
 pub(super) type Providers<'a> = HashMap<&'a str, Option<Arc<Provider>>>;
 
-/// What the `providers` of a file mean.
-pub(super) fn resolve<'a>(file: &'a File, written: &Written, report: &mut Report) -> Providers<'a> {
+/// What the `providers` of a file mean; one whose network is as it was keeps its connections.
+pub(super) fn resolve<'a>(
+    file: &'a File,
+    written: &Written,
+    earlier: &Pools,
+    pools: &mut Pools,
+    report: &mut Report,
+) -> Providers<'a> {
     let list = Path::root().key("providers");
     let mut providers = Providers::new();
     for (i, provider) in file.providers.iter().enumerate() {
-        let reader = Reader { path: list.index(i), provider, written };
-        let resolved = reader.provider(file.limits.max_response_bytes, report);
+        let reader = Reader { path: list.index(i), provider, written, earlier };
+        let resolved = reader.provider(file.limits.max_response_bytes, pools, report);
         let name = provider.name.as_str();
         if providers.insert(name, resolved.map(Arc::new)).is_some() {
             let path = reader.path.key("name");
@@ -39,19 +46,31 @@ pub(super) fn resolve<'a>(file: &'a File, written: &Written, report: &mut Report
     providers
 }
 
+/// The files that providers read.
+pub(super) fn files(file: &File) -> Vec<PathBuf> {
+    let of = |provider: &schema::Provider| [provider.api_key_file.clone(), provider.ca_file.clone()];
+    file.providers.iter().flat_map(of).flatten().map(PathBuf::from).collect()
+}
+
 /// One provider as written, and where.
 struct Reader<'a> {
     path: Path,
     provider: &'a schema::Provider,
     written: &'a Written,
+    earlier: &'a Pools,
 }
 
 impl Reader<'_> {
-    fn provider(&self, max_response_bytes: usize, report: &mut Report) -> Option<Provider> {
+    fn provider(
+        &self,
+        max_response_bytes: usize,
+        pools: &mut Pools,
+        report: &mut Report,
+    ) -> Option<Provider> {
         let base_url = self.base_url(report);
         let adapter = self.adapter(report);
         let credential = self.credential(report);
-        let client = self.client(max_response_bytes, report);
+        let client = self.client(max_response_bytes, pools, report);
         Some(Provider {
             name: self.provider.name.as_str().into(),
             adapter: adapter?,
@@ -161,18 +180,18 @@ impl Reader<'_> {
         None
     }
 
-    fn client(&self, max_response_bytes: usize, report: &mut Report) -> Option<Client> {
+    fn client(&self, max_response_bytes: usize, pools: &mut Pools, report: &mut Report) -> Option<Client> {
         let extra_roots = self.extra_roots(report)?;
         let path = if extra_roots.is_empty() { self.path.clone() } else { self.path.key("ca_file") };
-        Client::new(ClientSettings {
+        let settings = ClientSettings {
             connect_timeout: Duration::from_millis(self.provider.connect_timeout_ms),
             first_byte_timeout: bound(self.provider.first_byte_timeout_ms),
             idle_timeout: bound(self.provider.idle_timeout_ms),
             max_response_bytes,
             extra_roots,
-        })
-        .map_err(|error| report.add(path, format!("TLS refuses it: {error}")))
-        .ok()
+        };
+        let client = pools.open(&self.provider.name, settings, self.earlier);
+        client.map_err(|error| report.add(path, format!("TLS refuses it: {error}"))).ok()
     }
 
     fn extra_roots(&self, report: &mut Report) -> Option<Vec<CertificateDer<'static>>> {

@@ -31,7 +31,7 @@ pub use judge::{Judge, Prompt, Prompts};
 pub use model::{Cost, Model, ResponseFormat, Rules, Unsupported};
 pub use overrides::{AdHoc, FileOverrides, Overrides};
 pub use panel::{Member, Params};
-pub use process::{ExtProc, Limits, Log, LogFormat, LogLevel, ModeOverride, Stream};
+pub use process::{Admin, Drain, ExtProc, Limits, Log, LogFormat, LogLevel, ModeOverride, Stream};
 pub use provider::{Adapter, Preset, Provider};
 pub use strategy::{
     Average, AverageOf, Confidence, First, OnNoConsensus, Rank, RankMode, Require, Strategy, Vote, Weighted,
@@ -59,6 +59,10 @@ pub struct File {
     pub stream: Stream,
     /// The door that Envoy's external processing uses.
     pub ext_proc: ExtProc,
+    /// Operators' listener.
+    pub admin: Admin,
+    /// How Consort ends when it is told to (SIGTERM).
+    pub drain: Drain,
     /// What Consort logs, to standard output.
     pub log: Log,
 }
@@ -70,10 +74,14 @@ pub struct Listen {
     /// Envoy's external processing (gRPC): `host:port`, or `unix:/path`.
     #[schemars(length(min = 1))]
     pub ext_proc: String,
+    /// What operators ask: readiness, metrics, the configuration in force, the state of models. `host:port`, or
+    /// `unix:/path`, or `none`. It has no authentication of its own, so that it should stay on loopback.
+    #[schemars(length(min = 1))]
+    pub admin: String,
 }
 
 impl Default for Listen {
     fn default() -> Self {
-        Self { ext_proc: "127.0.0.1:50051".to_owned() }
+        Self { ext_proc: "127.0.0.1:50051".to_owned(), admin: "127.0.0.1:9902".to_owned() }
     }
 }

@@ -101,6 +101,30 @@ pub enum ModeOverride {
     Never,
 }
 
+/// Operators' listener.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// The names of hosts, without a port, that it may be called by, beside `localhost`, loopback addresses and
+    /// the host that it listens on: a page of another origin must not reach it through a browser. `/livez`,
+    /// `/readyz` and `/metrics` answer to every name.
+    pub hosts: Vec<String>,
+}
+
+/// How Consort ends when it is told to (SIGTERM).
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Drain {
+    /// How long requests are still taken after readiness and health have been withdrawn, in ms: until whoever sends
+    /// them has seen that. 0 where nobody balances load.
+    #[schemars(range(min = 0, max = MAX_MS))]
+    pub delay_ms: u64,
+    /// How long what runs may then take, in ms. Default: the longest time that an ensemble of the file has by its
+    /// `deadline_ms` or `timeout_ms`; 60 s for one without.
+    #[schemars(range(min = 0, max = MAX_MS))]
+    pub timeout_ms: Option<u64>,
+}
+
 /// What Consort logs, to standard output.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

@@ -22,6 +22,8 @@ fn an_empty_file_has_the_defaults() {
     assert_eq!(config.ext_proc.heartbeat, Some(Duration::from_secs(10)));
     assert_eq!(config.ext_proc.buffered_timeout, Duration::from_secs(600));
     assert_eq!(config.snapshot.ensembles().count(), 0);
+    assert_eq!(config.listen.admin, Some(Address::Tcp("127.0.0.1:9902".to_owned())));
+    assert_eq!(config.drain, Drain { delay: Duration::ZERO, timeout: None });
 }
 
 #[test]

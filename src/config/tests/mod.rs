@@ -3,14 +3,18 @@
 mod health;
 mod meaning;
 mod overrides;
+mod process;
 mod providers;
 mod refusal;
 mod rules;
 mod source;
 mod strategies;
 
+use tracing::level_filters::LevelFilter;
+
 use super::*;
 use crate::ensemble::{Ensemble, Params};
+use crate::telemetry::LogFormat;
 
 /// Two direct models, `a` and `b`, at one provider; ensembles follow.
 const MODELS: &str = r#"

@@ -19,6 +19,7 @@ const NO_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0
 pub struct Service {
     child: Mutex<Kept>,
     addr: SocketAddr,
+    admin: SocketAddr,
     logs: Arc<Mutex<Vec<Value>>>,
     dir: TempDir,
 }
@@ -28,7 +29,8 @@ impl Service {
     ///
     /// `binary` is `env!("CARGO_BIN_EXE_consort")`, which only the program's own tests can name. The configuration
     /// should listen on `127.0.0.1:0`: the port is read from the first JSON log line on stdout whose
-    /// `fields.message` is `listening`, at `fields.addr`.
+    /// `fields.message` is `listening`, at `fields.addr`. Operators' listener, at `fields.admin`, gets a port of its
+    /// own too, unless the configuration says something of `admin:`.
     pub async fn start(binary: impl AsRef<Path>, config_yaml: &str) -> Self {
         Self::start_with(binary, config_yaml, |_| {}).await
     }
@@ -46,6 +48,9 @@ impl Service {
         let mut command = Command::new(binary.as_ref());
         command.arg("serve").arg("-c").arg(&config);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
+        if !config_yaml.contains("admin:") {
+            command.env("CONSORT__LISTEN__ADMIN", "127.0.0.1:0");
+        }
         adjust(&mut command);
         let child = command.spawn();
         let mut child = child.unwrap_or_else(|error| panic!("{}: {error}", binary.as_ref().display()));
@@ -58,18 +63,24 @@ impl Service {
                 sink.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
             }
         });
-        let mut service = Self { child: Mutex::new(Kept(child)), addr: NO_PORT, logs, dir };
-        service.addr = crate::eventually("consort to listen", Duration::from_secs(15), async || {
-            service.assert_running();
-            service.logs().iter().find_map(listening)
-        })
-        .await;
+        let mut service = Self { child: Mutex::new(Kept(child)), addr: NO_PORT, admin: NO_PORT, logs, dir };
+        (service.addr, service.admin) =
+            crate::eventually("consort to listen", Duration::from_secs(15), async || {
+                service.assert_running();
+                service.logs().iter().find_map(listening)
+            })
+            .await;
         service
     }
 
     /// Where its ext_proc door listens.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Where operators ask it; port 0 where it does not listen for them.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
     }
 
     /// The configuration's file, for tests that change it under the running program.
@@ -137,12 +148,15 @@ impl Service {
     }
 }
 
-/// The address that a line tells; a Unix socket has no port, so that nobody connects to it by mistake.
-fn listening(line: &Value) -> Option<SocketAddr> {
-    let fields = line.get("fields")?;
-    let heard = fields.get("message")? == "listening";
-    let addr = fields.get("addr")?.as_str().filter(|_| heard)?;
-    if addr.starts_with("unix:") { Some(NO_PORT) } else { addr.parse().ok() }
+/// The addresses that a line tells, of the ext_proc door and for operators; a Unix socket has no port, so that nobody
+/// connects to it by mistake.
+fn listening(line: &Value) -> Option<(SocketAddr, SocketAddr)> {
+    let fields = line.get("fields").filter(|fields| fields["message"] == "listening")?;
+    let address = |name| {
+        let told = fields.get(name).and_then(Value::as_str).unwrap_or("unix:");
+        if told.starts_with("unix:") { Some(NO_PORT) } else { told.parse().ok() }
+    };
+    Some((address("addr")?, address("admin")?))
 }
 
 #[cfg(test)]

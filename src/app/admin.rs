@@ -1,0 +1,46 @@
+//! The operators' listener, as it is put together.
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::sync::Arc;
+
+use metrics_exporter_prometheus::PrometheusBuilder;
+use tracing::warn;
+
+use super::Listener;
+use crate::http;
+use crate::http::admin::{Admin, BOUNDS, router};
+
+/// The operators' listener.
+pub(super) struct Operators<F> {
+    /// Where it is; none when it is turned off.
+    pub(super) address: Option<String>,
+    /// Its answers, until it is dropped.
+    pub(super) serving: F,
+}
+
+/// Answers operators for as long as the process lives, its end included.
+pub(super) fn serve(listener: Option<Listener>, admin: Admin) -> Operators<impl Future<Output = Infallible>> {
+    let address = listener.as_ref().map(Listener::address);
+    let serving = async move {
+        let router = router(admin, http::console::routes());
+        match listener {
+            Some(Listener::Tcp(tcp)) => http::serve(tcp, router, BOUNDS, pending()).await,
+            Some(Listener::Unix(unix)) => http::serve(unix, router, BOUNDS, pending()).await,
+            None => {}
+        }
+        pending().await
+    };
+    Operators { address, serving }
+}
+
+/// Begins to count; all metrics as text.
+pub(super) fn install_metrics() -> Arc<dyn Fn() -> String + Send + Sync> {
+    match PrometheusBuilder::new().install_recorder() {
+        Ok(handle) => Arc::new(move || handle.render()),
+        Err(error) => {
+            warn!(%error, "somebody else records the metrics of this process");
+            Arc::new(String::new)
+        }
+    }
+}
