@@ -64,7 +64,8 @@ const ALSO: &str = "The sky looks blue because air scatters short waves of light
 const HOSTILE: &str = "<img src=x onerror=alert(1)><script>alert(2)</script> It is the sea that is mirrored. So: 17";
 const SPOKEN: [&str; 8] = ["Air ", "scatters ", "**short** ", "waves ", "<b>more</b> ", "than ", "long ", "ones."];
 
-/// Members that take their time, so that a run can be seen while it happens; one model that is down.
+/// Members that take their time, so that a run can be seen while it happens, and of which the slowest decides the vote;
+/// one model that is down.
 async fn slow() -> Stack {
     let more = "- display_name: vote
   ensemble: {panel: [{model: a}, {model: b}, {model: c}], strategy: vote, answer: number, min_responses: 2}
@@ -72,8 +73,8 @@ async fn slow() -> Stack {
 - {display_name: broken, ensemble: {panel: [{model: down}], strategy: first}}";
     let stack = Options::new().models(more).config("decisions: {include_content: true}").start().await;
     stack.provider.model("model-a").reply(Reply::text(BLUE).delay(ms(600)));
-    stack.provider.model("model-b").reply(Reply::text(ALSO).delay(ms(900)));
-    stack.provider.model("model-c").reply(Reply::text(HOSTILE).delay(ms(2500)));
+    stack.provider.model("model-b").reply(Reply::text(ALSO).delay(ms(2500)));
+    stack.provider.model("model-c").reply(Reply::text(HOSTILE).delay(ms(900)));
     stack.provider.model("model-judge").reply(Reply::stream(&SPOKEN, ms(250)));
     stack.provider.model("model-down").reply(Reply::error(503, "down", "server_error", None));
     stack

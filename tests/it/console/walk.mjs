@@ -92,7 +92,7 @@ async function decisions(reader, round) {
   assert.equal(await title.evaluate((heading) => heading === document.activeElement), true, "the reader is taken to it");
   await page.locator(".timeline .call .word", { hasText: "usable" }).first().waitFor();
   assert.equal(run.answered, false);
-  assert.match((await timeline(page)).join(), /a usable,.*c running/);
+  assert.match((await timeline(page)).join(), /a usable,b running/);
   await reader.look("decision-running");
 
   // Its end comes by itself: three candidates, one of them chosen, the words that differ marked.
@@ -171,6 +171,8 @@ async function playground(reader) {
   await page.getByRole("button", { name: "Ask", exact: true }).click();
   await page.getByRole("alert").waitFor();
   assert.match(await page.getByRole("alert").innerText(), /^50[23]: /);
+  // The browser says so too, in its own words.
+  assert.match(reader.complaints.shift(), /the server responded with a status of 50[23]/);
   await page.getByRole("link", { name: "Open the decision" }).click();
   await page.locator(".detail h2", { hasText: "broken" }).waitFor();
 }
