@@ -95,7 +95,7 @@ export function segments(call, decision, now) {
   tries.forEach((attempt, index) => {
     const isLast = index === tries.length - 1;
     const why = [spoken(attempt.result), attempt.status].filter(Boolean).join(" ");
-    if (attempt.started_ms > at + 1) advance(index === 0 ? "queued" : "pause", attempt.started_ms);
+    if (index > 0) advance("pause", attempt.started_ms);
     if (!isLast) advance("failed", attempt.started_ms + attempt.elapsed_ms, `attempt ${index + 1}, ${why}`);
   });
   if (call.first_byte_ms !== undefined) advance("waiting", Math.min(end, call.first_byte_ms));
