@@ -6,8 +6,11 @@ mod cases;
 
 use allocation_counter::measure;
 use consort::chat::{Answer, Request};
+use consort::telemetry::metrics;
 
 fn main() {
+    // Before anything counts, as in the program.
+    metrics::install();
     println!("{:<44} {:>12} {:>14}", "", "allocations", "bytes at peak");
     for size in cases::SIZES {
         let body = cases::body(size);

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::app::{self, FromFile};
 use crate::config::{self, Config, Problems};
 use crate::telemetry::chain;
 
@@ -41,10 +42,7 @@ impl Cli {
     /// Runs the command.
     pub async fn run(self) -> ExitCode {
         let ran = match self.command {
-            Command::Serve(ConfigFile { config }) => match config::load(&config) {
-                Ok(loaded) => return serve(config, loaded).await,
-                Err(problems) => report(&config, &problems, &mut io::stderr()),
-            },
+            Command::Serve(ConfigFile { config }) => serve(config).await,
             Command::Check(ConfigFile { config }) => {
                 let loaded = config::load(&config);
                 check(&config, loaded, &mut io::stdout(), &mut io::stderr())
@@ -56,14 +54,18 @@ impl Cli {
     }
 }
 
-async fn serve(file: PathBuf, config: Config) -> ExitCode {
-    let level = config.log.to_stdout();
-    match crate::app::serve(file, config, level).await {
-        Ok(()) => ExitCode::SUCCESS,
+async fn serve(file: PathBuf) -> io::Result<ExitCode> {
+    let from = match FromFile::load(file.clone()) {
+        Ok(from) => from,
+        Err(problems) => return report(&file, &problems, &mut io::stderr()),
+    };
+    let level = from.config.log.to_stdout();
+    match app::serve(from, level).await {
+        Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
             // The one error that no log could take: it is why there is no service.
-            let _ = writeln!(io::stderr(), "consort: {}", chain(&error));
-            ExitCode::FAILURE
+            writeln!(io::stderr(), "consort: {}", chain(&error))?;
+            Ok(ExitCode::FAILURE)
         }
     }
 }

@@ -2,10 +2,8 @@
 
 use std::convert::Infallible;
 use std::future::pending;
-use std::sync::Arc;
 
-use metrics_exporter_prometheus::PrometheusBuilder;
-use tracing::warn;
+use axum::Router;
 
 use super::Listener;
 use crate::http;
@@ -20,10 +18,14 @@ pub(super) struct Operators<F> {
 }
 
 /// Answers operators for as long as the process lives, its end included.
-pub(super) fn serve(listener: Option<Listener>, admin: Admin) -> Operators<impl Future<Output = Infallible>> {
+pub(super) fn serve(
+    listener: Option<Listener>,
+    admin: Admin,
+    more: Router,
+) -> Operators<impl Future<Output = Infallible>> {
     let address = listener.as_ref().map(Listener::address);
     let serving = async move {
-        let router = router(admin, http::console::routes());
+        let router = router(admin, more);
         match listener {
             Some(Listener::Tcp(tcp)) => http::serve(tcp, router, BOUNDS, pending()).await,
             Some(Listener::Unix(unix)) => http::serve(unix, router, BOUNDS, pending()).await,
@@ -32,15 +34,4 @@ pub(super) fn serve(listener: Option<Listener>, admin: Admin) -> Operators<impl 
         pending().await
     };
     Operators { address, serving }
-}
-
-/// Begins to count; all metrics as text.
-pub(super) fn install_metrics() -> Arc<dyn Fn() -> String + Send + Sync> {
-    match PrometheusBuilder::new().install_recorder() {
-        Ok(handle) => Arc::new(move || handle.render()),
-        Err(error) => {
-            warn!(%error, "somebody else records the metrics of this process");
-            Arc::new(String::new)
-        }
-    }
 }

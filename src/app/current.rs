@@ -9,87 +9,120 @@ use crate::config::{Address, Config};
 use crate::ensemble::Runner;
 use crate::ext_proc::Setup;
 use crate::http::admin::{Admin, InForce, Readiness};
+use crate::http::door::{Door, Live};
 use crate::limits::{Admission, Cooldowns};
-use crate::telemetry::LogLevel;
+use crate::telemetry::metrics::{self, Metrics};
+use crate::telemetry::{Decisions, LogLevel};
 use crate::upstream::{Caller, HttpCaller, Retrying, check};
 
 /// What is in force, and what outlives it: a model that cools down does so under the next configuration too, and runs
 /// that are in flight count against the next cap.
 pub(super) struct Current {
-    door: Arc<ArcSwap<Setup>>,
+    setup: Arc<ArcSwap<Setup>>,
+    door: Live,
+    /// The same for the operators' own origin.
+    playground: Live,
     shown: Arc<ArcSwap<InForce>>,
     admission: Admission,
     cooldowns: Cooldowns,
     http: Arc<HttpCaller>,
     caller: Arc<dyn Caller>,
-    checks: JoinSet<()>,
+    background: JoinSet<()>,
+    metrics: Metrics,
+    decisions: Decisions,
 }
 
 impl Current {
     /// By a first configuration.
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config, metrics: Metrics, decisions: Decisions) -> Self {
         let (http, cooldowns) = (Arc::new(HttpCaller), Cooldowns::default());
         let admission = Admission::new(config.max_inflight);
         let caller: Arc<dyn Caller> = Arc::new(Retrying::new(Arc::clone(&http), cooldowns.clone()));
+        let setup = setup(config, &admission, &caller, &decisions);
         let mut current = Self {
-            door: Arc::new(ArcSwap::from_pointee(setup(config, &admission, &caller))),
+            door: Live::new(door(config, &setup)),
+            playground: Live::new(door(config, &setup).without_keys()),
+            setup: Arc::new(ArcSwap::from_pointee(setup)),
             shown: Arc::new(ArcSwap::from_pointee(in_force(config))),
             admission,
             cooldowns,
             http,
             caller,
-            checks: JoinSet::new(),
+            background: JoinSet::new(),
+            metrics,
+            decisions,
         };
-        current.begin_checks(config);
+        current.begin(config);
         current
     }
 
     /// Puts another configuration in force. Requests that have begun keep theirs.
     pub(super) async fn replace(&mut self, config: &Config) {
-        self.door.store(Arc::new(setup(config, &self.admission, &self.caller)));
+        let setup = setup(config, &self.admission, &self.caller, &self.decisions);
+        self.door.replace(door(config, &setup));
+        self.playground.replace(door(config, &setup).without_keys());
+        self.setup.store(Arc::new(setup));
         self.shown.store(Arc::new(in_force(config)));
-        self.end_checks().await;
-        self.begin_checks(config);
+        self.end_background().await;
+        self.begin(config);
     }
 
-    /// Ends the questions to models that have cooled down.
-    pub(super) async fn end_checks(&mut self) {
-        self.checks.shutdown().await;
+    /// Ends what goes on beside requests.
+    pub(super) async fn end_background(&mut self) {
+        self.background.shutdown().await;
     }
 
-    fn begin_checks(&mut self, config: &Config) {
+    /// Counts what the configuration has, and asks models that have cooled down.
+    fn begin(&mut self, config: &Config) {
+        self.metrics.announce(
+            config.direct_models.iter().map(|model| (&*model.name, model.provider.adapter.provider_name())),
+            config.snapshot.ensembles().map(|ensemble| (&*ensemble.name, ensemble.strategy.name())),
+        );
+        metrics::config_applied();
+        self.background.spawn(self.metrics.clone().upkeep());
         for model in &config.direct_models {
             if model.background_check.is_some() {
                 let (http, cooldowns) = (Arc::clone(&self.http), self.cooldowns.clone());
-                self.checks.spawn(check(http, cooldowns, Arc::clone(model)));
+                self.background.spawn(check(http, cooldowns, Arc::clone(model)));
             }
         }
     }
 
     /// What Envoy's door goes by.
-    pub(super) fn door(&self) -> Arc<ArcSwap<Setup>> {
-        Arc::clone(&self.door)
+    pub(super) fn setup(&self) -> Arc<ArcSwap<Setup>> {
+        Arc::clone(&self.setup)
+    }
+
+    /// The plain HTTP door.
+    pub(super) fn door(&self) -> Live {
+        self.door.clone()
+    }
+
+    /// The same without keys, for operators.
+    pub(super) fn playground(&self) -> Live {
+        self.playground.clone()
     }
 
     /// What operators are told of.
-    pub(super) fn admin(
-        &self,
-        readiness: Arc<Readiness>,
-        log_level: LogLevel,
-        metrics: Arc<dyn Fn() -> String + Send + Sync>,
-    ) -> Admin {
+    pub(super) fn admin(&self, readiness: Arc<Readiness>, log_level: LogLevel) -> Admin {
+        let metrics = self.metrics.clone();
         let (current, cooldowns) = (Arc::clone(&self.shown), self.cooldowns.clone());
         Admin { current, readiness, cooldowns, log_level, metrics }
     }
 }
 
-fn setup(config: &Config, admission: &Admission, caller: &Arc<dyn Caller>) -> Setup {
+fn setup(config: &Config, admission: &Admission, caller: &Arc<dyn Caller>, decisions: &Decisions) -> Setup {
     let admission = admission.with_max(config.max_inflight);
     Setup {
         snapshot: Arc::clone(&config.snapshot),
-        runner: Runner::new(Arc::clone(caller), admission, config.max_answer_bytes),
+        runner: Runner::new(Arc::clone(caller), admission, config.max_answer_bytes)
+            .recording(decisions.clone()),
         settings: Arc::new(config.ext_proc.clone()),
     }
+}
+
+fn door(config: &Config, setup: &Setup) -> Door {
+    Door::new(Arc::clone(&setup.snapshot), setup.runner.clone(), config.door.clone())
 }
 
 fn in_force(config: &Config) -> InForce {

@@ -2,6 +2,7 @@
 
 mod admin;
 mod current;
+mod door;
 mod drain;
 mod grpc;
 mod listener;
@@ -14,8 +15,10 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 
-use tokio::signal::unix::Signal;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::sync::watch::{Receiver, channel};
+use tonic::service::Routes;
 use tracing::info;
 
 use self::current::Current;
@@ -23,9 +26,12 @@ use self::drain::Drain;
 use self::grpc::Grpc;
 use self::reload::Reloader;
 use self::signals::Ends;
-use crate::config::Config;
+use self::watch::Fingerprint;
+use crate::config::{Config, Problems};
+use crate::http;
 use crate::http::admin::Readiness;
-use crate::telemetry::LogLevel;
+use crate::telemetry::{Decisions, LogLevel, metrics};
+use crate::upstream::Pools;
 
 pub use listener::{Listener, Listeners};
 
@@ -45,9 +51,20 @@ pub enum Error {
     /// The gRPC server failed.
     #[error("the ext_proc server failed")]
     Serve(#[from] tonic::transport::Error),
+    /// TLS refuses the HTTP door's settings.
+    #[error("the HTTP door cannot speak TLS")]
+    Tls(#[from] rustls::Error),
     /// The descriptors for gRPC reflection are not sound.
     #[error("gRPC reflection failed")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// Decisions cannot be written where they are to be written.
+    #[error("cannot write decisions to {path}")]
+    Decisions {
+        /// As configured.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
     /// Signals cannot be listened for.
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
@@ -56,23 +73,47 @@ pub enum Error {
     Forced,
 }
 
-/// The file that a configuration was read from, to be read again.
+/// A configuration that was read from a file, and follows it from then on.
 #[derive(Debug)]
-pub struct Follow {
-    /// Where it is.
-    pub file: PathBuf,
-    /// Reads it at once, changed or not.
-    pub hang_up: Signal,
+pub struct FromFile {
+    /// What the file means.
+    pub config: Config,
+    file: PathBuf,
+    /// What it and the files that it names held when they were read.
+    seen: Fingerprint,
 }
 
-/// Binds, serves until SIGTERM or SIGINT by what `file` says, also when that changes, drains.
+impl FromFile {
+    /// Reads the configuration file.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load(file: PathBuf) -> Result<Self, Problems> {
+        let (config, seen) = reload::read(&file, &Pools::default())?;
+        Ok(Self { config, file, seen })
+    }
+}
+
+/// A file to be read again.
+#[derive(Debug)]
+pub struct Follow {
+    file: PathBuf,
+    /// What it and the files that it names hold.
+    seen: Fingerprint,
+    /// Reads it at once, changed or not.
+    hang_up: Signal,
+}
+
+/// Binds, serves until SIGTERM or SIGINT by what the file says, also when that changes, drains.
 ///
 /// # Errors
 /// When a listener cannot be bound, or the server fails, or a second signal ends the drain.
-pub async fn serve(file: PathBuf, config: Config, level: LogLevel) -> Result<(), Error> {
+pub async fn serve(from: FromFile, level: LogLevel) -> Result<(), Error> {
+    let FromFile { config, file, seen } = from;
     let listeners = Listeners::bind(&config).await?;
     let mut ends = Ends::listen().map_err(Error::Signals)?;
-    let follow = Follow { file, hang_up: signals::hang_up().map_err(Error::Signals)? };
+    let hang_up = signal(SignalKind::hangup()).map_err(Error::Signals)?;
+    let follow = Follow { file, seen, hang_up };
     let (end, ended) = oneshot::channel();
     let ended = async {
         // A sender that is gone means the same.
@@ -101,19 +142,28 @@ pub async fn run(
     follow: Option<Follow>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let metrics = admin::install_metrics();
+    let metrics = metrics::install();
     let readiness = Arc::new(Readiness::of_first());
-    let current = Current::new(&config);
-    let operators =
-        admin::serve(listeners.admin, current.admin(Arc::clone(&readiness), level.clone(), metrics));
+    let decisions = Decisions::open(&config.decisions).map_err(|source| {
+        let path = config.decisions.file.as_ref().map(|file| file.path.display().to_string());
+        Error::Decisions { path: path.unwrap_or_else(|| "standard output".to_owned()), source }
+    })?;
+    let current = Current::new(&config, metrics, decisions.clone());
+    let log = Routes::new(http::decision_log(decisions.clone())).into_axum_router();
+    let more = http::console::routes()
+        .merge(http::door::routes(current.playground()))
+        .merge(http::decision_routes(decisions.clone()))
+        .merge(log);
+    let operators = admin::serve(listeners.admin, current.admin(Arc::clone(&readiness), level.clone()), more);
     let (addr, admin) = (listeners.ext_proc.address(), operators.address.clone());
-    let (stop, stopped) = oneshot::channel::<()>();
-    let grpc = Grpc::new(current.door(), grpc::max_message_bytes(&config)).await?;
-    let (health, serving) = grpc.serve(listeners.ext_proc, async {
-        // A sender that is gone means the same.
-        let _stop = stopped.await;
-    });
-    info!(addr, admin, ensembles = config.snapshot.ensembles().count(), "listening");
+    let http = listeners.http.as_ref().map(Listener::address);
+    door::warn_of_exposure(listeners.http.as_ref(), !config.door.keys.is_empty());
+    let (stop, stopped) = channel(());
+    let grpc = Grpc::new(current.setup(), grpc::max_message_bytes(&config)).await?;
+    let (health, envoy) = grpc.serve(listeners.ext_proc, until_gone(stopped.clone()));
+    let callers = door::open(current.door(), listeners.http, config.connections.clone(), until_gone(stopped));
+    let serving = async { tokio::try_join!(envoy, callers).map(|_| ()) };
+    info!(addr, http, admin, ensembles = config.snapshot.ensembles().count(), "listening");
     let mut reloader = Reloader::new(config, current, Arc::clone(&readiness), level);
     let serving = async {
         let mut serving = pin!(serving);
@@ -123,10 +173,15 @@ pub async fn run(
             () = shutdown => {}
         }
         let Reloader { config, current, .. } = reloader;
-        Drain { readiness, health, stop, current }.run(&config, serving).await
+        Drain { readiness, health, stop, current, decisions }.run(&config, serving).await
     };
     tokio::select! {
         ended = serving => ended,
         never = operators.serving => match never {},
     }
+}
+
+/// Until the sender is gone.
+async fn until_gone(mut stopped: Receiver<()>) {
+    while stopped.changed().await.is_ok() {}
 }

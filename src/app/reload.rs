@@ -2,11 +2,9 @@
 
 use std::convert::Infallible;
 use std::future::pending;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use metrics::gauge;
 use serde_json::Value;
 use tracing::{error, info, warn};
 
@@ -14,16 +12,35 @@ use super::Follow;
 use super::current::Current;
 use super::grpc::max_message_bytes;
 use super::watch::{Fingerprint, Watch};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Problems};
 use crate::http::admin::Readiness;
-use crate::telemetry::LogLevel;
+use crate::telemetry::{LogLevel, metrics};
+use crate::upstream::Pools;
 
 /// What is decided when the process begins: the keys, and where they stand.
-const LASTING: [(&str, &str); 3] = [
+const LASTING: [(&str, &str); 8] = [
     ("listen.ext_proc", "/listen/ext_proc"),
+    ("listen.http", "/listen/http"),
+    ("http.tls", "/http/tls"),
+    ("http.head_timeout_ms", "/http/head_timeout_ms"),
+    ("http.idle_timeout_ms", "/http/idle_timeout_ms"),
     ("listen.admin", "/listen/admin"),
+    ("decisions", "/decisions"),
     ("log.format", "/log/format"),
 ];
+
+/// Reads a configuration, and what the file and those that it names held *before* that: a later change, however soon it
+/// comes, is one.
+pub(super) fn read(file: &Path, earlier: &Pools) -> Result<(Config, Fingerprint), Problems> {
+    let mut seen = Fingerprint::of([file.to_owned()]);
+    loop {
+        let config = config::load_with(file, earlier)?;
+        if config.watched.iter().all(|file| seen.knows(file)) {
+            return Ok((config, seen));
+        }
+        seen = Fingerprint::of(config.watched.into_iter().chain([file.to_owned()]));
+    }
+}
 
 /// Puts configurations in force.
 pub(super) struct Reloader {
@@ -44,54 +61,47 @@ struct First {
 impl Reloader {
     /// With a first configuration, which is in force already.
     pub(super) fn new(config: Config, current: Current, readiness: Arc<Readiness>, level: LogLevel) -> Self {
-        tell_metrics(1);
         let first = First { shown: Arc::clone(&config.shown), max_message_bytes: max_message_bytes(&config) };
         Self { config, current, readiness, level, first }
     }
 
     /// Reads the file again when it has changed, or one that it names, and whenever told to.
     pub(super) async fn follow(&mut self, follow: Option<Follow>) -> Infallible {
-        let Some(Follow { file, mut hang_up }) = follow else {
+        let Some(Follow { file, mut seen, mut hang_up }) = follow else {
             return pending().await;
         };
-        let mut watch = Watch::new();
-        watch.look_at(self.files(&file).iter().map(PathBuf::as_path));
-        let mut seen = self.fingerprint(&file).await;
+        let (mut watch, mut is_told) = (Watch::new(), false);
         loop {
-            let is_told = tokio::select! {
-                told = hang_up.recv() => told.is_some(),
-                () = watch.settled() => false,
-            };
-            // Before it is read: what changes meanwhile is another change.
-            watch.look_at(self.files(&file).iter().map(PathBuf::as_path));
-            let now = self.fingerprint(&file).await;
+            // A link leads elsewhere now, or a directory is another one. What moves from here on is noticed, and what
+            // has moved before is seen next.
+            watch.look_at(seen.files());
+            let earlier = seen.clone();
+            let now = tokio::task::spawn_blocking(move || earlier.again()).await.unwrap_or(seen.clone());
             if now == seen && !is_told {
+                is_told = tokio::select! {
+                    told = hang_up.recv() => told.is_some(),
+                    () = watch.settled() => false,
+                };
                 continue;
             }
-            seen = now;
-            self.reload(&file).await;
-            watch.look_at(self.files(&file).iter().map(PathBuf::as_path));
+            is_told = false;
+            seen = self.reload(&file).await.unwrap_or(now);
         }
     }
 
-    /// The files that the configuration in force was made of.
-    fn files(&self, file: &Path) -> Vec<PathBuf> {
-        std::iter::once(file.to_owned()).chain(self.config.watched.iter().cloned()).collect()
-    }
-
-    async fn fingerprint(&self, file: &Path) -> Option<Fingerprint> {
-        let files = self.files(file);
-        let read = move || Fingerprint::of(files.iter().map(PathBuf::as_path));
-        tokio::task::spawn_blocking(read).await.ok()
-    }
-
-    async fn reload(&mut self, file: &Path) {
+    /// What the file and those that it names held, when it could be taken.
+    async fn reload(&mut self, file: &Path) -> Option<Fingerprint> {
         let (file, pools) = (file.to_owned(), self.config.pools.clone());
-        match tokio::task::spawn_blocking(move || config::load_with(&file, &pools)).await {
-            Ok(Ok(config)) => self.take(config).await,
-            Ok(Err(problems)) => self.refuse(problems.iter().map(ToString::to_string).collect()),
-            Err(_) => self.refuse(vec!["reading it ended in a panic".to_owned()]),
-        }
+        let problems = match tokio::task::spawn_blocking(move || read(&file, &pools)).await {
+            Ok(Ok((config, seen))) => {
+                self.take(config).await;
+                return Some(seen);
+            }
+            Ok(Err(problems)) => problems.iter().map(ToString::to_string).collect(),
+            Err(_) => vec!["reading it ended in a panic".to_owned()],
+        };
+        self.refuse(problems);
+        None
     }
 
     async fn take(&mut self, config: Config) {
@@ -106,13 +116,12 @@ impl Reloader {
         let (models, ensembles) = (config.direct_models.len(), config.snapshot.ensembles().count());
         self.config = config;
         let generation = self.readiness.reloaded(needs_restart);
-        tell_metrics(generation);
         info!(generation, models, ensembles, "configuration reloaded");
     }
 
     fn refuse(&self, problems: Vec<String>) {
         error!(problems = problems.join("\n"), "configuration not reloaded: the one before stays in force");
-        gauge!("consort_config_last_reload_successful").set(0.0);
+        metrics::config_refused();
         self.readiness.refused(problems);
     }
 }
@@ -125,11 +134,4 @@ impl First {
         let larger = max_message_bytes(config) > self.max_message_bytes;
         keys.chain(larger.then_some("limits.max_request_bytes")).collect()
     }
-}
-
-fn tell_metrics(generation: u64) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    gauge!("consort_config_last_reload_successful").set(1.0);
-    gauge!("consort_config_last_reload_success_timestamp_seconds").set(now.as_secs_f64());
-    gauge!("consort_config_generation").set(generation as f64);
 }

@@ -24,8 +24,3 @@ impl Ends {
         }
     }
 }
-
-/// That it shall read its file again.
-pub(super) fn hang_up() -> io::Result<Signal> {
-    signal(SignalKind::hangup())
-}

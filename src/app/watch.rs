@@ -1,6 +1,6 @@
 //! Files that change.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -83,15 +83,30 @@ fn directories(file: &Path) -> Vec<PathBuf> {
     places.filter_map(|path| path.parent().map(Path::to_owned)).collect()
 }
 
-/// What files hold, in short.
+/// What files hold, in short. One that cannot be read holds nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Fingerprint(Vec<Option<[u8; 32]>>);
+pub(super) struct Fingerprint(BTreeMap<PathBuf, Option<[u8; 32]>>);
 
 impl Fingerprint {
-    /// Reads the files; one that cannot be read holds nothing.
-    pub(super) fn of<'a>(files: impl IntoIterator<Item = &'a Path>) -> Self {
-        let digest = |file| fs::read(file).ok().map(|bytes| Sha256::digest(bytes).into());
-        Self(files.into_iter().map(digest).collect())
+    /// Reads the files.
+    pub(super) fn of(files: impl IntoIterator<Item = PathBuf>) -> Self {
+        let read = |file: &PathBuf| fs::read(file).ok().map(|bytes| Sha256::digest(bytes).into());
+        Self(files.into_iter().map(|file| (read(&file), file)).map(|(digest, file)| (file, digest)).collect())
+    }
+
+    /// Reads the same files again.
+    pub(super) fn again(&self) -> Self {
+        Self::of(self.0.keys().cloned())
+    }
+
+    /// The files.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.0.keys().map(PathBuf::as_path)
+    }
+
+    /// Whether it is of this file too.
+    pub(super) fn knows(&self, file: &Path) -> bool {
+        self.0.contains_key(file)
     }
 }
 

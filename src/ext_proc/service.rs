@@ -11,17 +11,20 @@ use futures_util::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{error, info, warn};
 
-use super::exchange::{Exchange, Notice, Step, too_large};
-use super::route::{Route, Taken, route};
-use super::{Settings, answer, pb, reply};
+use super::exchange::{Exchange, Notice, Step};
+use super::route::{Route, route};
+use super::{Settings, pb, reply};
 use crate::chat::ApiError;
+use crate::dispatch::{self, Pacing, Reply, Taken, Whole, too_large};
 use crate::ensemble::{Runner, Snapshot};
+use crate::telemetry::metrics::{self, Counter};
 
 /// The external processor.
 #[derive(Clone)]
 pub struct Service {
     current: Arc<ArcSwap<Setup>>,
     told: Arc<Told>,
+    passed_through: Counter,
 }
 
 /// What one configuration means for this door. A request keeps the one that it began with.
@@ -39,6 +42,7 @@ pub struct Setup {
 struct Begun {
     setup: Arc<Setup>,
     told: Arc<Told>,
+    passed_through: Counter,
 }
 
 /// What an operator has been told already: once is enough for what every request would repeat.
@@ -60,7 +64,7 @@ type Replies = Pin<Box<dyn Stream<Item = Result<pb::ProcessingResponse, Status>>
 impl Service {
     /// A processor by what is `current` when a request begins.
     pub fn new(current: Arc<ArcSwap<Setup>>) -> Self {
-        Self { current, told: Arc::default() }
+        Self { current, told: Arc::default(), passed_through: metrics::passed_through() }
     }
 }
 
@@ -98,6 +102,7 @@ impl Begun {
                             }
                         }
                         Step::Finish(replies) => {
+                            self.passed_through.increment(1);
                             for reply in replies {
                                 yield Ok(reply);
                             }
@@ -137,7 +142,9 @@ impl Begun {
     }
 
     fn answer(&self, taken: Taken) -> impl Stream<Item = pb::ProcessingResponse> + use<> {
-        answer::replies(taken, self.setup.runner.clone(), Arc::clone(&self.setup.settings))
+        let Settings { commit_after, heartbeat, .. } = *self.setup.settings;
+        let pacing = Pacing { commit_after, heartbeat };
+        dispatch::replies(taken, self.setup.runner.clone(), pacing).map(reply::spelled)
     }
 
     fn conversation(&self) -> Conversation {
@@ -222,7 +229,7 @@ const REMEDY: &str = "use Envoy 1.40 or newer with allow_mode_override: true and
 fn refuse(error: &ApiError, exchange: &Exchange) -> pb::ProcessingResponse {
     let request_id = exchange.request_id();
     info!(%request_id, code = error.label, "request refused");
-    reply::error(error, None, &request_id)
+    reply::spelled(Reply::Whole(Box::new(Whole::error(error, None, &request_id))))
 }
 
 /// The caller has left, or Envoy has. What else Envoy says while a request is being answered is of
@@ -245,7 +252,11 @@ impl pb::ExternalProcessor for Service {
         &self,
         request: Request<Streaming<pb::ProcessingRequest>>,
     ) -> Result<Response<Self::ProcessStream>, Status> {
-        let begun = Begun { setup: self.current.load_full(), told: Arc::clone(&self.told) };
+        let begun = Begun {
+            setup: self.current.load_full(),
+            told: Arc::clone(&self.told),
+            passed_through: self.passed_through.clone(),
+        };
         Ok(Response::new(Box::pin(begun.converse(request.into_inner()))))
     }
 }

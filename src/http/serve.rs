@@ -89,3 +89,108 @@ async fn connection(
         debug!(%error, "a connection broke off");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::sync::{mpsc, oneshot};
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+    const BOUNDS: Bounds = Bounds { header_timeout: S, max_header_bytes: 8192, max_connections: 2 };
+
+    /// Peers that need no network, so that time can stand still.
+    struct Peers(mpsc::Receiver<DuplexStream>);
+
+    impl Listener for Peers {
+        type Io = DuplexStream;
+        type Addr = ();
+
+        async fn accept(&mut self) -> (DuplexStream, ()) {
+            match self.0.recv().await {
+                Some(peer) => (peer, ()),
+                None => std::future::pending().await,
+            }
+        }
+
+        fn local_addr(&self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    struct Served {
+        peers: mpsc::Sender<DuplexStream>,
+        stop: oneshot::Sender<()>,
+        serving: tokio::task::JoinHandle<()>,
+    }
+
+    fn served() -> Served {
+        let (peers, accepted) = mpsc::channel(8);
+        let (stop, stopped) = oneshot::channel();
+        let router =
+            Router::new().route("/", get(async || "ok")).route("/slow", get(async || sleep(5 * S).await));
+        let stopped = async { _ = stopped.await };
+        let serving = tokio::spawn(serve(Peers(accepted), router, BOUNDS, stopped));
+        Served { peers, stop, serving }
+    }
+
+    impl Served {
+        async fn say(&self, text: &str) -> DuplexStream {
+            let (mut peer, theirs) = duplex(1 << 20);
+            self.peers.send(theirs).await.unwrap();
+            peer.write_all(text.as_bytes()).await.unwrap();
+            peer
+        }
+    }
+
+    /// What is heard until the connection's end, and how long that took.
+    async fn heard(mut peer: DuplexStream) -> (String, Duration) {
+        let (began, mut text) = (Instant::now(), String::new());
+        peer.read_to_string(&mut text).await.unwrap();
+        (text.lines().next().unwrap_or_default().to_owned(), began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_finish_its_head_is_left() {
+        let served = served();
+        for begun in ["", "GET / HTTP/1.1\r\nhost: a\r\n", "GET / HTTP/1.1\r\nhost: a\r\n\r\n"] {
+            let (_, elapsed) = heard(served.say(begun).await).await;
+            assert!(elapsed >= S && elapsed < 2 * S, "{begun:?}: {elapsed:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_is_too_large_is_refused() {
+        let large = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "x".repeat(9000));
+        let (status, elapsed) = heard(served().say(&large).await).await;
+        assert_eq!((&*status, elapsed), ("HTTP/1.1 431 Request Header Fields Too Large", Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_connection_more_than_are_held_waits() {
+        let served = served();
+        let held = (served.say("").await, served.say("").await);
+        let third = served.say("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+        let (status, elapsed) = heard(third).await;
+        assert_eq!(status, "HTTP/1.1 200 OK");
+        assert!(elapsed >= S, "{elapsed:?}");
+        drop(held);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_lets_what_runs_finish_and_takes_nothing_new() {
+        let Served { peers, stop, serving } = served();
+        let (mut peer, theirs) = duplex(1 << 20);
+        peers.send(theirs).await.unwrap();
+        peer.write_all(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        sleep(S / 2).await;
+        stop.send(()).unwrap();
+        sleep(S / 2).await;
+        assert!(peers.is_closed());
+        assert_eq!(heard(peer).await, ("HTTP/1.1 200 OK".to_owned(), 4 * S));
+        serving.await.unwrap();
+    }
+}

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::telemetry::metrics::{self, Gauge};
+
 /// The cap on runs in flight: past it a run is refused at once, never queued, so that overload
 /// shows where it can be acted on.
 #[derive(Clone, Debug)]
 pub struct Admission {
     inflight: Arc<AtomicUsize>,
+    shown: Gauge,
     max: usize,
 }
 
@@ -15,37 +18,41 @@ pub struct Admission {
 #[derive(Debug)]
 pub struct Permit {
     inflight: Arc<AtomicUsize>,
+    shown: Gauge,
 }
 
 impl Admission {
     /// Admits at most `max_inflight` runs at a time.
     pub fn new(max_inflight: usize) -> Self {
-        Self { inflight: Arc::default(), max: max_inflight }
+        Self { inflight: Arc::default(), shown: metrics::inflight(), max: max_inflight }
     }
 
     /// Another cap on the same runs: those that are in flight now count, and all of them end.
     #[must_use]
     pub fn with_max(&self, max_inflight: usize) -> Self {
-        Self { inflight: Arc::clone(&self.inflight), max: max_inflight }
+        Self { max: max_inflight, ..self.clone() }
     }
 
     /// A place, unless all are taken.
     pub fn admit(&self) -> Option<Permit> {
         let one_more = |inflight| (inflight < self.max).then_some(inflight + 1);
         self.inflight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
-        Some(Permit { inflight: Arc::clone(&self.inflight) })
+        self.shown.increment(1.0);
+        Some(Permit { inflight: Arc::clone(&self.inflight), shown: self.shown.clone() })
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         self.inflight.fetch_sub(1, Ordering::Relaxed);
+        self.shown.decrement(1.0);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::metrics::Metrics;
 
     #[test]
     fn a_place_is_free_again_when_its_permit_is_dropped() {
@@ -67,5 +74,16 @@ mod tests {
         assert!(third.is_some() && admission.with_max(2).admit().is_none());
         drop((second, third));
         assert!(lower.admit().is_some());
+    }
+    #[test]
+    fn runs_in_flight_are_counted_while_they_are() {
+        let metrics = Metrics::new();
+        let shown = |runs: u8| assert!(metrics.render().contains(&format!("\nconsort_inflight {runs}\n")));
+        let admission = metrics.within(|| Admission::new(2));
+        let permits = [admission.admit(), admission.admit()];
+        assert!(admission.admit().is_none());
+        shown(2);
+        drop(permits);
+        shown(0);
     }
 }

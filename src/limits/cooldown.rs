@@ -8,6 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::telemetry::metrics::{self, Gauge};
+
 /// What a caller is told to wait while somebody else's call finds out whether a model is back.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -37,6 +39,8 @@ struct Model {
     name: Arc<str>,
     phase: Mutex<Phase>,
     trouble: Mutex<Trouble>,
+    /// Whether it cools down, for scrapers.
+    is_cooling: Gauge,
 }
 
 /// What has gone wrong since a model last answered.
@@ -142,7 +146,8 @@ impl Cooldowns {
             let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
             let model = models.entry(Arc::clone(name)).or_insert_with(|| {
                 let phase = Mutex::new(Phase::Called { failures: 0 });
-                Arc::new(Model { name: Arc::clone(name), phase, trouble: Mutex::default() })
+                let is_cooling = metrics::cooling(name);
+                Arc::new(Model { name: Arc::clone(name), phase, trouble: Mutex::default(), is_cooling })
             });
             Arc::clone(model)
         })
@@ -180,6 +185,7 @@ impl Model {
         let lasts = lasts.min(rules.longest);
         let wait = retry_after.map_or(lasts, |after| lasts.max(after).min(rules.longest));
         *phase = Phase::Cooling { until: Instant::now() + wait, lasts };
+        self.is_cooling.set(1.0);
     }
 }
 
@@ -209,6 +215,7 @@ impl Pass {
             Phase::Called { .. } => *phase = Phase::Called { failures: 0 },
             Phase::Probed { .. } if self.is_probe => {
                 *phase = Phase::Called { failures: 0 };
+                self.model.is_cooling.set(0.0);
                 info!(model = %self.model.name, "model answers again");
             }
             // Others' answers were on their way before it cooled: they are not news.

@@ -52,6 +52,15 @@ impl Default for Endpoint {
 }
 
 impl Adapter {
+    /// Who speaks it, by the names that OpenTelemetry's conventions for generative AI have for providers.
+    pub fn provider_name(&self) -> &'static str {
+        match self {
+            Self::OpenAi(_) => "openai",
+            Self::Anthropic => "anthropic",
+            Self::Gemini => "gcp.gemini",
+        }
+    }
+
     /// Fields in the words of the wire format itself, which go through as they are: for an operator's `set` and
     /// `params`, and not for callers, who could overrule what the operator forces.
     pub fn own_fields(&self) -> &'static [&'static str] {

@@ -10,22 +10,29 @@
 )]
 
 mod adapters;
+mod admin;
 mod aimock;
 mod clients;
 mod console;
 mod controls;
+mod decisions;
+mod door;
+mod drain;
 mod envoy;
 mod errors;
 mod fault_table;
 mod faults;
 mod fidelity;
 mod gemini;
+mod health;
 mod house;
 mod main_job;
+mod metrics;
 mod overrides;
 mod passthrough;
 mod provider_streams;
 mod quality;
+mod reload;
 mod retries;
 mod schema;
 mod stack;

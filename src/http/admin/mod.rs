@@ -23,6 +23,7 @@ use crate::chat::ApiError;
 use crate::ensemble::Snapshot;
 use crate::limits::Cooldowns;
 use crate::telemetry::LogLevel;
+use crate::telemetry::metrics::Metrics;
 use crate::upstream::DirectModel;
 
 pub use readiness::Readiness;
@@ -47,7 +48,7 @@ pub struct Admin {
     /// From which level on is logged.
     pub log_level: LogLevel,
     /// All metrics, as Prometheus reads them.
-    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    pub metrics: Metrics,
 }
 
 /// What operators see of one configuration.
@@ -107,7 +108,7 @@ async fn ready(State(admin): State<Admin>) -> Response {
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], (admin.metrics)()).into_response()
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], admin.metrics.render()).into_response()
 }
 
 async fn config(State(admin): State<Admin>) -> Json<Value> {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::telemetry::metrics::Metrics;
 
 const S: Duration = Duration::from_secs(1);
 
@@ -139,4 +140,25 @@ async fn where_a_background_check_probes_callers_do_not() {
     admit(&cooldowns, Role::Check).unwrap().succeeded();
     assert_eq!(left(&cooldowns), None);
     assert!(admit(&cooldowns, Role::Check).is_err(), "a model that is called needs no check");
+}
+
+#[tokio::test(start_paused = true)]
+async fn scrapers_see_a_model_cool_until_it_answers() {
+    let metrics = Metrics::new();
+    let shows = |cooling: u8| {
+        let line = format!("\nconsort_model_cooling{{model=\"m\"}} {cooling}\n");
+        assert!(metrics.render().contains(&line), "{line}");
+    };
+    let cooldowns = Cooldowns::default();
+    metrics.within(|| drop(pass(&cooldowns)));
+    shows(0);
+    for _ in 0..3 {
+        pass(&cooldowns).failed("x", None);
+    }
+    shows(1);
+    tokio::time::advance(30 * S).await;
+    let mut probe = pass(&cooldowns);
+    shows(1);
+    probe.succeeded();
+    shows(0);
 }
