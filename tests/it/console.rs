@@ -61,8 +61,10 @@ fn chromium() -> Option<PathBuf> {
 
 const BLUE: &str = "The sky is blue because air scatters short waves of sunlight more than long ones. So: 42";
 const ALSO: &str = "The sky looks blue because air scatters short waves of light more than long ones. So: 42";
-const HOSTILE: &str = "<img src=x onerror=alert(1)><script>alert(2)</script> It is the sea that is mirrored. So: 17";
-const SPOKEN: [&str; 8] = ["Air ", "scatters ", "**short** ", "waves ", "<b>more</b> ", "than ", "long ", "ones."];
+const HOSTILE: &str =
+    "<img src=x onerror=alert(1)><script>alert(2)</script> It is the sea that is mirrored. So: 17";
+const SPOKEN: [&str; 8] =
+    ["Air ", "scatters ", "**short** ", "waves ", "<b>more</b> ", "than ", "long ", "ones."];
 
 /// Members that take their time, so that a run can be seen while it happens, and of which the slowest decides the vote;
 /// one model that is down.

@@ -47,7 +47,8 @@ async fn a_file_that_the_browser_has_is_not_sent_again() {
     assert_eq!(first.status(), StatusCode::OK);
     let tag = first.headers()[ETAG].clone();
     assert!(text(first).await.contains("import"));
-    for known in [tag.clone(), HeaderValue::from_str(&format!("\"x\", W/{}", tag.to_str().unwrap())).unwrap()] {
+    for known in [tag.clone(), HeaderValue::from_str(&format!("\"x\", W/{}", tag.to_str().unwrap())).unwrap()]
+    {
         let again = asked("/console/main.js", Some(&known)).await;
         assert_eq!((again.status(), &again.headers()[ETAG]), (StatusCode::NOT_MODIFIED, &tag));
         assert_eq!(text(again).await, "");
