@@ -154,8 +154,10 @@ pub async fn run(
     })?;
     let current = Current::new(&config, metrics, decisions.clone())?;
     let log = Routes::new(http::decision_log(decisions.clone())).into_axum_router();
-    let more =
-        http::door::routes(current.playground()).merge(http::decision_routes(decisions.clone())).merge(log);
+    let more = http::console::routes()
+        .merge(http::door::routes(current.playground()))
+        .merge(http::decision_routes(decisions.clone()))
+        .merge(log);
     let operators = admin::serve(listeners.admin, current.admin(Arc::clone(&readiness), level.clone()), more);
     let (addr, admin) = (listeners.ext_proc.address(), operators.address.clone());
     let http = listeners.http.as_ref().map(Listener::address);

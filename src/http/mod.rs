@@ -1,8 +1,9 @@
 //! Plain HTTP: the door for callers without an Envoy, and the operators' listener with the gRPC beside it.
 //!
-//! [`serve`] takes connections, [`admin`] answers operators, [`door`] answers callers.
+//! [`serve`] takes connections, [`admin`] answers operators, [`console`] is their page, [`door`] answers callers.
 
 pub mod admin;
+pub mod console;
 mod decisions;
 pub mod door;
 mod reply;

@@ -13,6 +13,7 @@ mod adapters;
 mod admin;
 mod aimock;
 mod clients;
+mod console;
 mod controls;
 mod decisions;
 mod door;
