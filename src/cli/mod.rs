@@ -1,11 +1,17 @@
 //! The commands.
 
+mod replay;
+mod table;
+
+use std::error::Error;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
+use self::replay::Replay;
 use crate::app::{self, FromFile};
 use crate::config::{self, Config, Problems};
 use crate::telemetry::chain;
@@ -29,6 +35,12 @@ enum Command {
     Check(ConfigFile),
     /// Print the JSON Schema of the configuration.
     Schema,
+    Replay(Replay),
+    /// Print the completions for a shell.
+    Completions {
+        /// The shell that is to complete.
+        shell: Shell,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -48,10 +60,29 @@ impl Cli {
                 check(&config, loaded, &mut io::stdout(), &mut io::stderr())
             }
             Command::Schema => schema(&mut io::stdout()),
+            Command::Replay(replay) => told(Box::pin(replay.run()).await),
+            Command::Completions { shell } => completions(shell, &mut io::stdout()),
         };
         // Whoever closed our output does not want to hear of it.
         ran.unwrap_or(ExitCode::FAILURE)
     }
+}
+
+/// What a command could not do.
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Says why a command has failed.
+fn told(ran: Result<ExitCode>) -> io::Result<ExitCode> {
+    let error = match ran {
+        Ok(code) => return Ok(code),
+        Err(error) => error,
+    };
+    let is_unheard =
+        error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+    if !is_unheard {
+        writeln!(io::stderr(), "consort: {}", chain(&*error))?;
+    }
+    Ok(ExitCode::FAILURE)
 }
 
 async fn serve(file: PathBuf) -> io::Result<ExitCode> {
@@ -72,7 +103,7 @@ async fn serve(file: PathBuf) -> io::Result<ExitCode> {
 
 fn check(
     file: &Path,
-    loaded: Result<Config, Problems>,
+    loaded: std::result::Result<Config, Problems>,
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> io::Result<ExitCode> {
@@ -98,6 +129,13 @@ fn report(file: &Path, problems: &Problems, err: &mut impl Write) -> io::Result<
 
 fn schema(out: &mut impl Write) -> io::Result<ExitCode> {
     writeln!(out, "{:#}", config::json_schema())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn completions(shell: Shell, out: &mut impl Write) -> io::Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "consort", &mut script);
+    out.write_all(&script)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -148,7 +186,6 @@ models:
 
     #[test]
     fn the_commands_are_well_formed() {
-        use clap::CommandFactory;
         Cli::command().debug_assert();
     }
 }
