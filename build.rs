@@ -1,18 +1,25 @@
 //! Compiles the decision record. protox stands in for protoc, so nothing has to be installed.
 
 use std::error::Error;
+use std::path::PathBuf;
+
+use prost::Message;
 
 /// The messages that are shown as JSON too.
 const SHOWN: [&str; 4] = ["Decision", "Call", "Attempt", "Usage"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let files = protox::compile(["consort/decision/v1/decision.proto"], ["proto"])?;
-    let mut config = prost_build::Config::new();
+    let described = PathBuf::from(std::env::var("OUT_DIR")?).join("decision.bin");
+    std::fs::write(described, files.encode_to_vec())?;
+    let mut config = tonic_prost_build::configure();
     for message in SHOWN {
-        config.message_attribute(format!(".consort.decision.v1.{message}"), "#[derive(serde::Serialize)]");
+        let path = format!(".consort.decision.v1.{message}");
+        config = config.message_attribute(path, "#[derive(serde::Serialize)]");
     }
-    config.field_attribute("Decision.outcome", "#[serde(serialize_with = \"super::record::word\")]");
-    config.compile_fds(files)?;
+    config
+        .field_attribute("Decision.outcome", "#[serde(serialize_with = \"super::record::word\")]")
+        .compile_fds(files)?;
     println!("cargo:rerun-if-changed=proto");
     Ok(())
 }

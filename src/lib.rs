@@ -7,14 +7,17 @@
 //!    alias is handed back untouched.
 //! 2. [`chat`]: an alias's body becomes a view over the caller's bytes, to be patched, never
 //!    re-rendered.
-//! 3. [`limits`]: the run is admitted, or refused with a 503.
-//! 4. [`ensemble`]: the alias's condition and the caller's headers decide what is asked for; the panel
+//! 3. [`dispatch`]: what every door does from here on: who answers, and what its caller is told. [`http`] is
+//!    the other door, for callers without an Envoy.
+//! 4. [`limits`]: the run is admitted, or refused with a 503.
+//! 5. [`ensemble`]: the alias's condition and the caller's headers decide what is asked for; the panel
 //!    is asked by one fan-out, the quorum collects usable candidates, keys are read from them where they
 //!    are compared, the strategy makes one answer of them.
-//! 5. [`upstream`]: each call goes to its provider over hyper, again where that may help, and not at all
+//! 6. [`upstream`]: each call goes to its provider over hyper, again where that may help, and not at all
 //!    while its model cools down.
-//! 6. [`telemetry`]: the run's decision is recorded once, however the run ended.
-//! 7. [`ext_proc`] again: the outcome goes back to Envoy as an immediate response, or as a stream
+//! 7. [`telemetry`]: the run's decision is recorded once, however the run ended; [`http`] shows it to whoever
+//!    watches.
+//! 8. [`ext_proc`] again: the outcome goes back to Envoy as an immediate response, or as a stream
 //!    of them.
 //!
 //! [`http`] is the operators' listener. [`config`] reads the operator's file into the types of all of these,
@@ -24,6 +27,7 @@ pub mod app;
 pub mod chat;
 pub mod cli;
 pub mod config;
+pub mod dispatch;
 pub mod ensemble;
 pub mod ext_proc;
 pub mod http;

@@ -140,7 +140,7 @@ impl Installation {
             Source { name: "consort.yaml", text: &text, format: Format::Yaml, environment: &environment };
         let config = source.load()?;
         let level = LogLevel::of_nobody(config.log.level);
-        let listeners = Listeners { ext_proc: listener, admin: None };
+        let listeners = Listeners { ext_proc: listener, http: None, admin: None };
         let serving = app::run(listeners, config, level, None, std::future::pending());
         let consort = AbortOnDropHandle::new(tokio::spawn(serving));
         screen.row("Consort", &address, &file.display().to_string());

@@ -18,10 +18,14 @@ pub(super) struct Operators<F> {
 }
 
 /// Answers operators for as long as the process lives, its end included.
-pub(super) fn serve(listener: Option<Listener>, admin: Admin) -> Operators<impl Future<Output = Infallible>> {
+pub(super) fn serve(
+    listener: Option<Listener>,
+    admin: Admin,
+    more: Router,
+) -> Operators<impl Future<Output = Infallible>> {
     let address = listener.as_ref().map(Listener::address);
     let serving = async move {
-        let router = router(admin, Router::new());
+        let router = router(admin, more);
         match listener {
             Some(Listener::Tcp(tcp)) => http::serve(tcp, router, BOUNDS, pending()).await,
             Some(Listener::Unix(unix)) => http::serve(unix, router, BOUNDS, pending()).await,

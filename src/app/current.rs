@@ -9,15 +9,19 @@ use crate::config::{Address, Config};
 use crate::ensemble::Runner;
 use crate::ext_proc::Setup;
 use crate::http::admin::{Admin, InForce, Readiness};
+use crate::http::door::{Door, Live};
 use crate::limits::{Admission, Cooldowns};
-use crate::telemetry::LogLevel;
 use crate::telemetry::metrics::{self, Metrics};
+use crate::telemetry::{Decisions, LogLevel};
 use crate::upstream::{Caller, HttpCaller, Retrying, check};
 
 /// What is in force, and what outlives it: a model that cools down does so under the next configuration too, and runs
 /// that are in flight count against the next cap.
 pub(super) struct Current {
-    door: Arc<ArcSwap<Setup>>,
+    setup: Arc<ArcSwap<Setup>>,
+    door: Live,
+    /// The same for the operators' own origin.
+    playground: Live,
     shown: Arc<ArcSwap<InForce>>,
     admission: Admission,
     cooldowns: Cooldowns,
@@ -25,16 +29,20 @@ pub(super) struct Current {
     caller: Arc<dyn Caller>,
     background: JoinSet<()>,
     metrics: Metrics,
+    decisions: Decisions,
 }
 
 impl Current {
     /// By a first configuration.
-    pub(super) fn new(config: &Config, metrics: Metrics) -> Self {
+    pub(super) fn new(config: &Config, metrics: Metrics, decisions: Decisions) -> Self {
         let (http, cooldowns) = (Arc::new(HttpCaller), Cooldowns::default());
         let admission = Admission::new(config.max_inflight);
         let caller: Arc<dyn Caller> = Arc::new(Retrying::new(Arc::clone(&http), cooldowns.clone()));
+        let setup = setup(config, &admission, &caller, &decisions);
         let mut current = Self {
-            door: Arc::new(ArcSwap::from_pointee(setup(config, &admission, &caller))),
+            door: Live::new(door(config, &setup)),
+            playground: Live::new(door(config, &setup).without_keys()),
+            setup: Arc::new(ArcSwap::from_pointee(setup)),
             shown: Arc::new(ArcSwap::from_pointee(in_force(config))),
             admission,
             cooldowns,
@@ -42,6 +50,7 @@ impl Current {
             caller,
             background: JoinSet::new(),
             metrics,
+            decisions,
         };
         current.begin(config);
         current
@@ -49,7 +58,10 @@ impl Current {
 
     /// Puts another configuration in force. Requests that have begun keep theirs.
     pub(super) async fn replace(&mut self, config: &Config) {
-        self.door.store(Arc::new(setup(config, &self.admission, &self.caller)));
+        let setup = setup(config, &self.admission, &self.caller, &self.decisions);
+        self.door.replace(door(config, &setup));
+        self.playground.replace(door(config, &setup).without_keys());
+        self.setup.store(Arc::new(setup));
         self.shown.store(Arc::new(in_force(config)));
         self.end_background().await;
         self.begin(config);
@@ -77,8 +89,18 @@ impl Current {
     }
 
     /// What Envoy's door goes by.
-    pub(super) fn door(&self) -> Arc<ArcSwap<Setup>> {
-        Arc::clone(&self.door)
+    pub(super) fn setup(&self) -> Arc<ArcSwap<Setup>> {
+        Arc::clone(&self.setup)
+    }
+
+    /// The plain HTTP door.
+    pub(super) fn door(&self) -> Live {
+        self.door.clone()
+    }
+
+    /// The same without keys, for operators.
+    pub(super) fn playground(&self) -> Live {
+        self.playground.clone()
     }
 
     /// What operators are told of.
@@ -89,13 +111,18 @@ impl Current {
     }
 }
 
-fn setup(config: &Config, admission: &Admission, caller: &Arc<dyn Caller>) -> Setup {
+fn setup(config: &Config, admission: &Admission, caller: &Arc<dyn Caller>, decisions: &Decisions) -> Setup {
     let admission = admission.with_max(config.max_inflight);
     Setup {
         snapshot: Arc::clone(&config.snapshot),
-        runner: Runner::new(Arc::clone(caller), admission, config.max_answer_bytes),
+        runner: Runner::new(Arc::clone(caller), admission, config.max_answer_bytes)
+            .recording(decisions.clone()),
         settings: Arc::new(config.ext_proc.clone()),
     }
+}
+
+fn door(config: &Config, setup: &Setup) -> Door {
+    Door::new(Arc::clone(&setup.snapshot), setup.runner.clone(), config.door.clone())
 }
 
 fn in_force(config: &Config) -> InForce {

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot::Sender;
+use tokio::sync::watch::Sender;
 use tracing::{info, warn};
 
 use super::Error;
@@ -12,9 +12,13 @@ use super::current::Current;
 use super::grpc::Health;
 use crate::config::Config;
 use crate::http::admin::Readiness;
+use crate::telemetry::Decisions;
 
 /// How long a drain waits for runs without a bound of their own.
 const LONGEST: Duration = Duration::from_secs(60);
+
+/// How long the last decisions may take to be written.
+const WRITING: Duration = Duration::from_secs(5);
 
 /// What a drain takes away, in the order of its fields.
 pub(super) struct Drain {
@@ -22,6 +26,7 @@ pub(super) struct Drain {
     pub(super) health: Health,
     pub(super) stop: Sender<()>,
     pub(super) current: Current,
+    pub(super) decisions: Decisions,
 }
 
 impl Drain {
@@ -48,6 +53,7 @@ impl Drain {
             Ok(ended) => ended?,
             Err(_elapsed) => warn!("some runs were still going on at the end of the drain"),
         }
+        self.decisions.close(WRITING).await;
         info!("stopped");
         Ok(())
     }

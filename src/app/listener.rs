@@ -15,6 +15,8 @@ use crate::config::{Address, Config};
 pub struct Listeners {
     /// Envoy's external processing.
     pub ext_proc: Listener,
+    /// The plain HTTP door, where it is open.
+    pub http: Option<Listener>,
     /// Operators' listener; none when it is turned off.
     pub admin: Option<Listener>,
 }
@@ -26,11 +28,9 @@ impl Listeners {
     /// When one of them cannot be bound.
     pub async fn bind(config: &Config) -> Result<Self, Error> {
         let ext_proc = Listener::bind("listen.ext_proc", &config.listen.ext_proc).await?;
-        let admin = match &config.listen.admin {
-            Some(address) => Some(Listener::bind("listen.admin", address).await?),
-            None => None,
-        };
-        Ok(Self { ext_proc, admin })
+        let http = Listener::bind_where("listen.http", config.listen.http.as_ref()).await?;
+        let admin = Listener::bind_where("listen.admin", config.listen.admin.as_ref()).await?;
+        Ok(Self { ext_proc, http, admin })
     }
 }
 
@@ -55,6 +55,23 @@ impl Listener {
             Address::Unix(path) => remove_stale(path).and_then(|()| UnixListener::bind(path)).map(Self::Unix),
         };
         bound.map_err(|source| Error::Bind { key, address: address.to_string(), source })
+    }
+
+    async fn bind_where(key: &'static str, address: Option<&Address>) -> Result<Option<Self>, Error> {
+        match address {
+            Some(address) => Self::bind(key, address).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether others than this machine may reach it.
+    pub(super) fn is_exposed(&self) -> bool {
+        match self {
+            Self::Tcp(tcp) => {
+                tcp.local_addr().is_ok_and(|address| !address.ip().to_canonical().is_loopback())
+            }
+            Self::Unix(_) => false,
+        }
     }
 
     /// Where it listens.

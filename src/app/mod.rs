@@ -2,6 +2,7 @@
 
 mod admin;
 mod current;
+mod door;
 mod drain;
 mod grpc;
 mod listener;
@@ -16,6 +17,8 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::sync::watch::{Receiver, channel};
+use tonic::service::Routes;
 use tracing::info;
 
 use self::current::Current;
@@ -25,8 +28,9 @@ use self::reload::Reloader;
 use self::signals::Ends;
 use self::watch::Fingerprint;
 use crate::config::{Config, Problems};
+use crate::http;
 use crate::http::admin::Readiness;
-use crate::telemetry::{LogLevel, metrics};
+use crate::telemetry::{Decisions, LogLevel, metrics};
 use crate::upstream::Pools;
 
 pub use listener::{Listener, Listeners};
@@ -47,9 +51,20 @@ pub enum Error {
     /// The gRPC server failed.
     #[error("the ext_proc server failed")]
     Serve(#[from] tonic::transport::Error),
+    /// TLS refuses the HTTP door's settings.
+    #[error("the HTTP door cannot speak TLS")]
+    Tls(#[from] rustls::Error),
     /// The descriptors for gRPC reflection are not sound.
     #[error("gRPC reflection failed")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// Decisions cannot be written where they are to be written.
+    #[error("cannot write decisions to {path}")]
+    Decisions {
+        /// As configured.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
     /// Signals cannot be listened for.
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
@@ -129,16 +144,24 @@ pub async fn run(
 ) -> Result<(), Error> {
     let metrics = metrics::install();
     let readiness = Arc::new(Readiness::of_first());
-    let current = Current::new(&config, metrics.clone());
-    let operators = admin::serve(listeners.admin, current.admin(Arc::clone(&readiness), level.clone()));
+    let decisions = Decisions::open(&config.decisions).map_err(|source| {
+        let path = config.decisions.file.as_ref().map(|file| file.path.display().to_string());
+        Error::Decisions { path: path.unwrap_or_else(|| "standard output".to_owned()), source }
+    })?;
+    let current = Current::new(&config, metrics, decisions.clone());
+    let log = Routes::new(http::decision_log(decisions.clone())).into_axum_router();
+    let more =
+        http::door::routes(current.playground()).merge(http::decision_routes(decisions.clone())).merge(log);
+    let operators = admin::serve(listeners.admin, current.admin(Arc::clone(&readiness), level.clone()), more);
     let (addr, admin) = (listeners.ext_proc.address(), operators.address.clone());
-    let (stop, stopped) = oneshot::channel::<()>();
-    let grpc = Grpc::new(current.door(), grpc::max_message_bytes(&config)).await?;
-    let (health, serving) = grpc.serve(listeners.ext_proc, async {
-        // A sender that is gone means the same.
-        let _stop = stopped.await;
-    });
-    info!(addr, admin, ensembles = config.snapshot.ensembles().count(), "listening");
+    let http = listeners.http.as_ref().map(Listener::address);
+    door::warn_of_exposure(listeners.http.as_ref(), !config.door.keys.is_empty());
+    let (stop, stopped) = channel(());
+    let grpc = Grpc::new(current.setup(), grpc::max_message_bytes(&config)).await?;
+    let (health, envoy) = grpc.serve(listeners.ext_proc, until_gone(stopped.clone()));
+    let callers = door::open(current.door(), listeners.http, config.connections.clone(), until_gone(stopped));
+    let serving = async { tokio::try_join!(envoy, callers).map(|_| ()) };
+    info!(addr, http, admin, ensembles = config.snapshot.ensembles().count(), "listening");
     let mut reloader = Reloader::new(config, current, Arc::clone(&readiness), level);
     let serving = async {
         let mut serving = pin!(serving);
@@ -148,10 +171,15 @@ pub async fn run(
             () = shutdown => {}
         }
         let Reloader { config, current, .. } = reloader;
-        Drain { readiness, health, stop, current }.run(&config, serving).await
+        Drain { readiness, health, stop, current, decisions }.run(&config, serving).await
     };
     tokio::select! {
         ended = serving => ended,
         never = operators.serving => match never {},
     }
+}
+
+/// Until the sender is gone.
+async fn until_gone(mut stopped: Receiver<()>) {
+    while stopped.changed().await.is_ok() {}
 }

@@ -18,9 +18,14 @@ use crate::telemetry::{LogLevel, metrics};
 use crate::upstream::Pools;
 
 /// What is decided when the process begins: the keys, and where they stand.
-const LASTING: [(&str, &str); 3] = [
+const LASTING: [(&str, &str); 8] = [
     ("listen.ext_proc", "/listen/ext_proc"),
+    ("listen.http", "/listen/http"),
+    ("http.tls", "/http/tls"),
+    ("http.head_timeout_ms", "/http/head_timeout_ms"),
+    ("http.idle_timeout_ms", "/http/idle_timeout_ms"),
     ("listen.admin", "/listen/admin"),
+    ("decisions", "/decisions"),
     ("log.format", "/log/format"),
 ];
 

@@ -102,6 +102,12 @@ impl Completion {
         Ok(completion)
     }
 
+    /// Its text, or its tool calls where it has none.
+    pub fn shown(&self) -> &str {
+        let text = self.content.as_deref().filter(|text| !text.is_empty());
+        text.or(self.tool_calls.as_deref().map(RawValue::get)).unwrap_or_default()
+    }
+
     /// The completion that a message alone is.
     ///
     /// # Errors

@@ -27,7 +27,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::ensemble::Snapshot;
-use crate::telemetry::Log;
+use crate::http::door;
+use crate::telemetry::{Log, Sinks};
 use crate::upstream::{DirectModel, Pools};
 
 pub use json_schema::json_schema;
@@ -43,7 +44,11 @@ pub struct Config {
     pub listen: Listen,
     /// What the operator decided about Envoy's door.
     pub ext_proc: crate::ext_proc::Settings,
-    /// The ensembles, by alias.
+    /// What the operator decided about the plain HTTP door.
+    pub door: door::Settings,
+    /// How that door's connections are held to their time.
+    pub connections: door::Connections,
+    /// The ensembles and the direct models, by alias.
     pub snapshot: Arc<Snapshot>,
     /// Every direct model, in the file's order, whether an ensemble uses it or not.
     pub direct_models: Vec<Arc<DirectModel>>,
@@ -53,6 +58,8 @@ pub struct Config {
     pub max_answer_bytes: usize,
     /// What is logged, and how.
     pub log: Log,
+    /// Where decisions go, besides the log.
+    pub decisions: Sinks,
     /// How the process ends.
     pub drain: Drain,
     /// The names, beside those of this machine, that the admin listener may be reached by.
@@ -82,6 +89,8 @@ pub struct Listen {
     pub ext_proc: Address,
     /// Operators' listener; none when it is turned off.
     pub admin: Option<Address>,
+    /// The plain HTTP door, where it is open.
+    pub http: Option<Address>,
 }
 
 /// An address to bind.

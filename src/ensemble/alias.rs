@@ -12,18 +12,27 @@ use super::answer::Reading;
 use super::overrides::Overrides;
 use super::strategy::Strategy;
 use super::when::When;
+use crate::chat::{Request, RequestError};
 use crate::upstream::DirectModel;
 
 /// Every alias of one configuration; a request keeps the snapshot it began with.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     ensembles: HashMap<Arc<str>, Arc<Ensemble>>,
+    direct: HashMap<Arc<str>, Arc<Ensemble>>,
 }
 
 impl Snapshot {
     /// A snapshot of these ensembles, found by their names.
     pub fn new(ensembles: impl IntoIterator<Item = Ensemble>) -> Self {
-        Self { ensembles: ensembles.into_iter().map(|e| (Arc::clone(&e.name), Arc::new(e))).collect() }
+        Self { ensembles: by_name(ensembles), direct: HashMap::new() }
+    }
+
+    /// The same with these direct models, for doors where callers may ask for one by its name.
+    #[must_use]
+    pub fn with_direct(self, models: impl IntoIterator<Item = Arc<DirectModel>>) -> Self {
+        let alone = models.into_iter().map(|model| Ensemble::direct(Arc::clone(&model.name), model));
+        Self { direct: by_name(alone), ..self }
     }
 
     /// The ensemble that callers ask for by `alias`.
@@ -31,10 +40,27 @@ impl Snapshot {
         self.ensembles.get(alias)
     }
 
+    /// The ensemble, or the direct model as one that [stands alone](Ensemble::direct).
+    pub fn any(&self, alias: &str) -> Option<&Arc<Ensemble>> {
+        self.ensembles.get(alias).or_else(|| self.direct.get(alias))
+    }
+
+    /// The names of all ensembles and direct models, sorted.
+    pub fn aliases(&self) -> Vec<&str> {
+        let mut names: Vec<&str> =
+            self.ensembles.keys().chain(self.direct.keys()).map(|name| &**name).collect();
+        names.sort_unstable();
+        names
+    }
+
     /// All ensembles, in no order.
     pub fn ensembles(&self) -> impl Iterator<Item = &Arc<Ensemble>> {
         self.ensembles.values()
     }
+}
+
+fn by_name(ensembles: impl IntoIterator<Item = Ensemble>) -> HashMap<Arc<str>, Arc<Ensemble>> {
+    ensembles.into_iter().map(|e| (Arc::clone(&e.name), Arc::new(e))).collect()
 }
 
 /// An alias for a panel and a strategy.
@@ -77,6 +103,54 @@ pub struct Ensemble {
 }
 
 impl Ensemble {
+    /// A model that answers alone in this alias's name: a panel of one, of whose answer nothing is made.
+    pub fn direct(name: Arc<str>, model: Arc<DirectModel>) -> Self {
+        let member = Member { model, weight: 1.0, params: Params::new(), system: None, required: false };
+        Self {
+            name,
+            panel: vec![member],
+            strategy: Strategy::Direct,
+            reading: Reading::Auto,
+            quorum: NonZeroUsize::MIN,
+            timeout: None,
+            deadline: None,
+            straggler_grace: None,
+            on_quorum_failure: OnQuorumFailure::Fail,
+            on_judge_failure: OnJudgeFailure::Fail,
+            single_candidate: SingleCandidate::Return,
+            execution: Execution::Parallel,
+            when: None,
+            otherwise: None,
+            overrides: Overrides::default(),
+            trace: Trace::Off,
+            reasoning: Reasoning::Pass,
+        }
+    }
+
+    /// Reads a request that it is to answer.
+    ///
+    /// # Errors
+    /// When the request is none, or asks for more than one answer in text.
+    pub fn read(&self, body: Bytes) -> Result<Request, RequestError> {
+        let request = Request::parse_for_any(body)?;
+        self.check(&request)?;
+        Ok(request)
+    }
+
+    /// Sees that it can honour a request.
+    ///
+    /// # Errors
+    /// When the request asks for more than one answer in text.
+    pub fn check(&self, request: &Request) -> Result<(), RequestError> {
+        request.check_supported().map_err(|error| match (&self.strategy, error) {
+            (Strategy::Direct, RequestError::Unsupported { param, .. }) => RequestError::Unsupported {
+                param,
+                what: "is not supported here: there is one answer, in text",
+            },
+            (_, error) => error,
+        })
+    }
+
     /// How answers are read under its strategy: an average is of numbers, whatever they are otherwise read as.
     pub fn reads(&self) -> Reading {
         match (&self.strategy, &self.reading) {

@@ -69,7 +69,7 @@ impl Run {
                     None => self.without_consensus(&vote.on_no_consensus, candidates).await,
                 }
             }
-            Strategy::First => self.select(candidates, Some(0)),
+            Strategy::First | Strategy::Direct => self.select(candidates, Some(0)),
         }
     }
 
@@ -152,7 +152,7 @@ impl Run {
     }
 
     /// How the answer came about, unless something stood in before.
-    fn settle(&mut self, how: How) {
+    pub(super) fn settle(&mut self, how: How) {
         self.head.outcome.get_or_insert(how);
     }
 

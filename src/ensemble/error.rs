@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::direct::Unanswered;
 use super::overrides::OverrideError;
 use crate::chat::{ApiError, RequestError};
 use crate::upstream::{DirectModel, Failure, ProviderError};
@@ -69,6 +70,9 @@ pub enum RunError {
     /// The same of a member that was speaking to the caller.
     #[error("the answer broke off")]
     MemberBrokeOff(Cause),
+    /// The one model that was asked gave no answer.
+    #[error(transparent)]
+    Unanswered(#[from] Unanswered),
     /// The answer is larger than may be held.
     #[error("the answer is larger than {max_bytes} bytes")]
     TooLarge {
@@ -131,6 +135,7 @@ impl From<&RunError> for ApiError {
             RunError::Timeout => api(504, "ensemble_timeout").no_retry(),
             RunError::Judge(cause) | RunError::BrokenOff(cause) => caused(*cause, api(502, "judge_failed")),
             RunError::MemberBrokeOff(cause) => caused(*cause, api(502, "answer_broken_off")),
+            RunError::Unanswered(why) => unanswered(*why, api),
             RunError::TooLarge { .. } => api(502, "answer_too_large").no_retry(),
             RunError::Internal => api(500, "internal_error").no_retry(),
         }
@@ -146,6 +151,17 @@ fn caused(cause: Cause, error: ApiError) -> ApiError {
             ApiError { status: 503, ..error.no_retry().retry_after(seconds(Some(after))) }
         }
         Cause::Upstream => error.no_retry(),
+    }
+}
+
+/// The error of a direct model.
+fn unanswered(why: Unanswered, api: impl Fn(u16, &'static str) -> ApiError) -> ApiError {
+    match why {
+        Unanswered::RateLimited(after) => api(429, "rate_limit_exceeded").retry_after(seconds(after)),
+        Unanswered::Cooling(after) => api(503, "models_cooling").retry_after(seconds(Some(after))),
+        Unanswered::Auth => api(502, "upstream_auth").no_retry(),
+        Unanswered::Timeout => api(504, "model_timeout").no_retry(),
+        Unanswered::Failed => api(502, "model_failed").no_retry(),
     }
 }
 

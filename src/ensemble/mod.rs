@@ -6,6 +6,7 @@ mod begun;
 mod candidate;
 mod combine;
 mod consensus;
+mod direct;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -31,6 +32,7 @@ pub use answer::{
     Calls, Found, Key, Kind, Number, Pattern, PatternError, Pointer, PointerError, Reader, Reading, Text,
 };
 pub use candidate::Candidate;
+pub use direct::Unanswered;
 pub use error::RunError;
 pub use member::member_body;
 pub use outcome::{Failed, Head, Outcome};

@@ -13,7 +13,7 @@ use super::begun::Begun;
 use super::candidate::Candidate;
 use super::error::{Cause, RunError};
 use super::run::Run;
-use crate::chat::{ApiError, Completion, Event, Usage};
+use crate::chat::{ApiError, Collected, Completion, Event, Usage};
 use crate::telemetry::decision::Outcome as How;
 use crate::telemetry::{Bill, Ended, Seat};
 use crate::upstream::Failure;
@@ -102,6 +102,9 @@ impl Run {
                 yield Err(error);
                 return;
             }
+            if run.account.keeps_texts() {
+                run.account.answered(candidate.completion.shown());
+            }
             let finish = candidate.completion.finish_reason.clone().unwrap_or_else(|| "stop".into());
             yield Ok(Event::Message(Box::new(candidate.completion)));
             for event in run.ending(Some(finish)) {
@@ -112,7 +115,9 @@ impl Run {
 
     fn relayed(self, begun: Begun) -> impl Stream<Item = Result<Event, ApiError>> {
         let Begun { seat, first, mut rest, sent, .. } = begun;
-        let mut relay = Relay { run: self, seat, sent, said: 0, pieces: 0, usage: None, is_over: false };
+        let texts = self.account.keeps_texts().then(Collected::default);
+        let mut relay =
+            Relay { run: self, seat, sent, said: 0, pieces: 0, texts, usage: None, is_over: false };
         async_stream::stream! {
             let mut first = first.into_iter();
             // A decision is shown with the end of the message, and is not known before its usage.
@@ -194,6 +199,8 @@ struct Relay {
     said: usize,
     /// In how many pieces they came.
     pieces: usize,
+    /// What was said so far, where texts are kept.
+    texts: Option<Collected>,
     usage: Option<Usage>,
     is_over: bool,
 }
@@ -207,6 +214,10 @@ impl Relay {
         };
         self.said += said;
         self.pieces += pieces;
+        if let Some(texts) = &mut self.texts {
+            // What is no piece of a message is noticed where it is written for the caller.
+            let _ = texts.push(event.clone());
+        }
     }
 
     fn failed(&mut self, failure: &Failure) -> ApiError {
@@ -229,6 +240,10 @@ impl Relay {
 
     fn over(&mut self, result: &'static str) {
         self.is_over = true;
+        if let Some(Ok((completion, _))) = self.texts.take().map(Collected::finish) {
+            self.run.account.said(self.seat, completion.shown());
+            self.run.account.answered(completion.shown());
+        }
         let estimate = Some(Usage::estimate(self.sent, self.said));
         self.run.account.ended(self.seat, &Ended { result, usage: self.usage.take(), estimate });
     }

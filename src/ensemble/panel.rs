@@ -172,6 +172,9 @@ impl Asking {
         }
         match judged {
             Ok(completion) => {
+                if run.account.keeps_texts() {
+                    run.account.said(Seat::Member(index), completion.shown());
+                }
                 let key = run.key(&completion);
                 run.account.read(index, key.as_ref().map(Key::shown));
                 let weight = member.map_or(1.0, |m| m.weight);

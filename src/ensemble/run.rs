@@ -12,6 +12,7 @@ use super::answer::{Key, Kind, Reader};
 use super::begun;
 use super::candidate::Candidate;
 use super::consensus::Tally;
+use super::direct;
 use super::error::RunError;
 use super::format::Format;
 use super::outcome::{Failed, Head, Outcome, Source};
@@ -20,7 +21,7 @@ use super::quorum::Verdict;
 use super::strategy::Strategy;
 use crate::chat::{ApiError, Body, Completion, Delta, Event, Request, Thinking};
 use crate::limits::{Admission, Permit};
-use crate::telemetry::{About, Account, Attempts, Door};
+use crate::telemetry::{About, Account, Attempts, Decisions, Door};
 use crate::upstream::{Bounds, Call, Caller, DirectModel, Events, Failure, Passed, bound};
 
 /// Runs ensembles.
@@ -29,6 +30,7 @@ pub struct Runner {
     caller: Arc<dyn Caller>,
     admission: Admission,
     max_answer_bytes: usize,
+    decisions: Decisions,
 }
 
 /// What a run knows of its caller.
@@ -53,7 +55,13 @@ pub struct Context {
 impl Runner {
     /// Runs ensembles by these calls, within this cap, to answers of at most so many bytes.
     pub fn new(caller: Arc<dyn Caller>, admission: Admission, max_answer_bytes: usize) -> Self {
-        Self { caller, admission, max_answer_bytes }
+        Self { caller, admission, max_answer_bytes, decisions: Decisions::default() }
+    }
+
+    /// With the decisions of its runs going there.
+    #[must_use]
+    pub fn recording(self, decisions: Decisions) -> Self {
+        Self { decisions, ..self }
     }
 
     /// Gives a run its place; nothing of the request need have been read.
@@ -68,7 +76,8 @@ impl Runner {
             quorum: ensemble.quorum.get(),
             door: context.door,
         };
-        let mut account = Account::open(about, ensemble.panel.iter().map(|m| (&*m.model.name, m.weight)));
+        let mut account =
+            Account::open(&self.decisions, about, ensemble.panel.iter().map(|m| (&*m.model.name, m.weight)));
         account.wished(&context.applied, &context.ignored, context.condition_failed);
         let head = Head { bill: account.follow_cost(), ..Head::of(&ensemble) };
         match self.admission.admit() {
@@ -219,8 +228,14 @@ impl Run {
     }
 
     async fn find_answer(&mut self) -> Result<Source, RunError> {
+        if matches!(self.ensemble.strategy, Strategy::Direct) {
+            return direct::ask(self).await.map(Source::Call);
+        }
         self.check_numeric()?;
         self.account.panel_began(self.request.stream);
+        if self.account.keeps_texts() {
+            self.account.asked(&self.request.conversation().last_user);
+        }
         let panel = panel::ask(self).await;
         self.account.panel_ended(panel.saved, panel.live.as_ref().map(|begun| begun.seat));
         self.head.panel_time = self.account.panel_time();

@@ -8,6 +8,7 @@ use super::headers::RequestHead;
 use super::pb::{self, BodySendMode};
 use super::{ModeOverride, reply};
 use crate::chat::{ApiError, Body, ModelScan, Scan};
+use crate::dispatch::{Headers, too_large};
 use crate::ensemble::{Ensemble, Snapshot};
 
 /// One HTTP request, as Envoy tells it.
@@ -360,11 +361,6 @@ impl Exchange {
         self.phase = Phase::Over;
         Step::Finish(replies)
     }
-}
-
-/// The error for a body over the bound.
-pub(super) fn too_large(max_bytes: usize) -> ApiError {
-    ApiError::new(413, "request_too_large", format!("the request body is larger than {max_bytes} bytes"))
 }
 
 impl Held {

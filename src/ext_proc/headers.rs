@@ -1,14 +1,9 @@
-//! What Consort reads of a caller's headers.
+//! A caller's headers, as Envoy tells them.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
-
-use http::HeaderValue;
 
 use super::pb;
-use crate::ensemble::Wishes;
-use crate::upstream::Passed;
+use crate::dispatch::Headers;
 
 /// A caller's headers, as Envoy tells them. Nothing is read of them before it is wanted: most
 /// requests pass.
@@ -27,87 +22,35 @@ fn value(header: &pb::HeaderValue) -> &[u8] {
 }
 
 impl RequestHead {
-    fn bytes(&self, name: &str) -> Option<&[u8]> {
-        self.0.iter().rfind(|header| header.key == name).map(value)
-    }
-
     fn text(&self, name: &str) -> Option<&str> {
-        self.bytes(name).and_then(|bytes| std::str::from_utf8(bytes).ok())
-    }
-
-    /// What travels on to providers.
-    pub(super) fn passed(&self) -> Passed {
-        let value = |name| self.bytes(name).and_then(|bytes| HeaderValue::from_bytes(bytes).ok());
-        let mut authorization = value("authorization");
-        if let Some(secret) = &mut authorization {
-            secret.set_sensitive(true);
-        }
-        Passed {
-            request_id: value("x-request-id"),
-            traceparent: value("traceparent"),
-            tracestate: value("tracestate"),
-            authorization,
-        }
-    }
-
-    /// The caller's `x-request-id`, or one made for it.
-    pub(super) fn request_id(&self) -> Arc<str> {
-        match self.bytes("x-request-id").filter(|id| !id.is_empty()) {
-            Some(id) => String::from_utf8_lossy(id).into(),
-            None => format!("{:032x}", rand::random::<u128>()).into(),
-        }
-    }
-
-    /// What the caller wants of an ensemble.
-    pub(super) fn wishes(&self) -> Wishes {
-        if !self.0.iter().any(|header| header.key.starts_with("x-ensemble-")) {
-            return Wishes::default();
-        }
-        Wishes::read(|name| self.bytes(name).map(|value| String::from_utf8_lossy(value).into_owned()))
-    }
-
-    /// The path without its query.
-    pub(super) fn path(&self) -> &str {
-        self.text(":path").and_then(|path| path.split('?').next()).unwrap_or_default()
+        self.value(name).and_then(|bytes| std::str::from_utf8(bytes).ok())
     }
 
     /// Whether the caller has said how long the body is.
     pub(super) fn tells_length(&self) -> bool {
-        self.bytes("content-length").is_some()
-    }
-
-    /// All headers by name, several values of one joined by `, `.
-    pub(super) fn by_name(&self) -> HashMap<String, String> {
-        let mut headers = HashMap::<String, String>::with_capacity(self.0.len());
-        for header in &self.0 {
-            let value = String::from_utf8_lossy(value(header));
-            headers
-                .entry(header.key.clone())
-                .and_modify(|values| {
-                    values.push_str(", ");
-                    values.push_str(&value);
-                })
-                .or_insert_with(|| value.into_owned());
-        }
-        headers
+        self.value("content-length").is_some()
     }
 
     /// Whether the body may be a chat-completions request that Consort can read: JSON, not encoded.
     pub(super) fn may_be_chat(&self) -> bool {
-        let is_plain = self.bytes("content-encoding").is_none_or(|e| e.eq_ignore_ascii_case(b"identity"));
         self.text(":method") == Some("POST")
             && self.path().ends_with("/chat/completions")
-            && is_plain
+            && self.is_plain()
             && self.is_json()
     }
+}
 
-    fn is_json(&self) -> bool {
-        let Some(value) = self.bytes("content-type") else {
-            return true;
-        };
-        let media =
-            value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
-        media.strip_prefix(b"application/").is_some_and(|sub| sub == b"json" || sub.ends_with(b"+json"))
+impl Headers for RequestHead {
+    fn value(&self, name: &str) -> Option<&[u8]> {
+        self.0.iter().rfind(|header| header.key == name).map(value)
+    }
+
+    fn each(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.0.iter().map(|header| (&*header.key, value(header)))
+    }
+
+    fn path(&self) -> &str {
+        self.text(":path").and_then(|path| path.split('?').next()).unwrap_or_default()
     }
 }
 
@@ -132,7 +75,10 @@ pub(super) fn told(fields: &[(&str, &str)]) -> pb::HttpHeaders {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
+    use crate::ensemble::Wishes;
 
     fn head(fields: &[(&str, &str)]) -> RequestHead {
         told(fields).into()

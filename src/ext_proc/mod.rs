@@ -1,10 +1,8 @@
 //! Envoy's door: the external processing protocol.
 //!
-//! [`service`](Service) speaks gRPC, `exchange` is the protocol without I/O, `route` decides between the
-//! ensemble and what its operator has for other requests, `answer` drives a run and `reply` spells what
-//! Envoy is told.
+//! [`service`](Service) speaks gRPC, `exchange` is the protocol without I/O, `route` sees to what goes
+//! on to its upstream after all and leaves the rest to [`dispatch`](crate::dispatch), whose replies `reply` spells.
 
-mod answer;
 mod exchange;
 mod headers;
 mod note;

@@ -9,14 +9,11 @@ use super::exchange::Detour;
 use super::note::Note;
 use super::pb;
 use super::pb::streamed_immediate_response::Response as Streamed;
-use crate::chat::{ApiError, Body};
-use crate::ensemble::Head;
+use crate::chat::Body;
+use crate::dispatch::{Field, Reply, Summary, Whole};
 
 /// Envoy's own bound on a message of a body that it is handed back.
 const MAX_PIECE: usize = 64 << 10;
-
-/// A header of an answer.
-pub(super) type Field = (&'static str, String);
 
 fn response(response: pb::Response) -> pb::ProcessingResponse {
     pb::ProcessingResponse { response: Some(response), ..pb::ProcessingResponse::default() }
@@ -39,7 +36,7 @@ pub(super) fn body_wanted() -> pb::ProcessingResponse {
 }
 
 /// Asks for more time; Envoy takes it once per message that it waits for.
-pub(super) fn more_time(timeout: Duration) -> pb::ProcessingResponse {
+fn more_time(timeout: Duration) -> pb::ProcessingResponse {
     pb::ProcessingResponse {
         override_message_timeout: Some(pb::Duration {
             seconds: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
@@ -133,22 +130,27 @@ pub(super) fn echo(body: Vec<u8>, end_of_stream: bool) -> impl Iterator<Item = p
     )
 }
 
-/// A whole answer.
-pub(super) fn immediate(
-    status: u16,
-    fields: Vec<Field>,
-    body: &Bytes,
-    details: String,
-    note: Option<Note<'_>>,
-) -> pb::ProcessingResponse {
+/// What a caller is told, in Envoy's words.
+pub(super) fn spelled(reply: Reply) -> pb::ProcessingResponse {
+    match reply {
+        Reply::Waiting(within) => more_time(within),
+        Reply::Whole(whole) => immediate(*whole),
+        Reply::Head(fields) => stream_head(fields),
+        Reply::Piece(piece) => stream_piece(&piece, None),
+        Reply::End(piece, summary) => stream_piece(&piece, Some(&summary)),
+    }
+}
+
+/// An answer, or an error, in one piece.
+fn immediate(whole: Whole) -> pb::ProcessingResponse {
     let answer = response(pb::Response::ImmediateResponse(pb::ImmediateResponse {
-        status: Some(pb::HttpStatus { code: status.into() }),
-        headers: Some(set(fields)),
-        body: body.to_vec(),
-        details,
+        status: Some(pb::HttpStatus { code: whole.status.into() }),
+        headers: Some(set(whole.fields)),
+        body: whole.body.to_vec(),
+        details: format!("consort_{}", whole.label),
         ..pb::ImmediateResponse::default()
     }));
-    noted(answer, note)
+    noted(answer, whole.summary.as_ref())
 }
 
 fn set<'a>(fields: impl IntoIterator<Item = (&'a str, String)>) -> pb::HeaderMutation {
@@ -161,33 +163,17 @@ fn set<'a>(fields: impl IntoIterator<Item = (&'a str, String)>) -> pb::HeaderMut
     pb::HeaderMutation { set_headers, ..pb::HeaderMutation::default() }
 }
 
-fn noted(mut reply: pb::ProcessingResponse, note: Option<Note<'_>>) -> pb::ProcessingResponse {
-    reply.dynamic_metadata = note.map(Note::into_metadata);
+fn noted(mut reply: pb::ProcessingResponse, summary: Option<&Summary>) -> pb::ProcessingResponse {
+    let note = |summary: &Summary| {
+        let Summary { head, usage, code } = summary;
+        Note { head, usage: usage.as_ref(), code: *code }.into_metadata()
+    };
+    reply.dynamic_metadata = summary.map(note);
     reply
 }
 
-/// An error, with what is known of its run.
-pub(super) fn error(error: &ApiError, head: Option<&Head>, request_id: &str) -> pb::ProcessingResponse {
-    let head = head.map(|head| Head { outcome: None, ..head.clone() });
-    let mut fields = fields("application/json", head.as_ref(), request_id);
-    if let Some(seconds) = error.retry_after {
-        fields.push(("retry-after", seconds.to_string()));
-    }
-    if let Some(should) = error.should_retry {
-        fields.push(("x-should-retry", should.to_string()));
-    }
-    let note = head.as_ref().map(|head| Note { head, usage: None, code: Some(error.label) });
-    immediate(
-        error.status,
-        fields,
-        &error.to_json(head.as_ref().and_then(|head| head.decision.as_deref())),
-        format!("consort_{}", error.label),
-        note,
-    )
-}
-
 /// The beginning of a streamed answer.
-pub(super) fn stream_head(fields: Vec<Field>) -> pb::ProcessingResponse {
+fn stream_head(fields: Vec<Field>) -> pb::ProcessingResponse {
     let status = header(":status", "200".to_owned());
     let headers = std::iter::once(status).chain(fields.into_iter().map(|(n, v)| header(n, v))).collect();
     streamed(Streamed::HeadersResponse(pb::HttpHeaders {
@@ -197,7 +183,7 @@ pub(super) fn stream_head(fields: Vec<Field>) -> pb::ProcessingResponse {
 }
 
 /// A piece of a streamed answer; the last one brings a note.
-pub(super) fn stream_piece(body: &Bytes, last: Option<Note<'_>>) -> pb::ProcessingResponse {
+fn stream_piece(body: &Bytes, last: Option<&Summary>) -> pb::ProcessingResponse {
     let piece = streamed(Streamed::BodyResponse(pb::StreamedBodyResponse {
         body: body.to_vec(),
         end_of_stream: last.is_some(),
@@ -212,28 +198,6 @@ fn streamed(part: Streamed) -> pb::ProcessingResponse {
 
 fn header(name: &str, value: String) -> pb::HeaderValue {
     pb::HeaderValue { key: name.to_owned(), raw_value: value.into_bytes(), ..pb::HeaderValue::default() }
-}
-
-/// The headers of an answer.
-pub(super) fn fields(content_type: &'static str, head: Option<&Head>, request_id: &str) -> Vec<Field> {
-    let mut fields = vec![("content-type", content_type.to_owned()), ("x-request-id", request_id.to_owned())];
-    let Some(head) = head else {
-        return fields;
-    };
-    fields.push(("x-ensemble-alias", head.alias.to_string()));
-    fields.push(("x-ensemble-strategy", head.strategy.to_owned()));
-    fields.push(("x-ensemble-panel", head.panel.to_string()));
-    if let Some(outcome) = head.outcome {
-        fields.push(("x-ensemble-responses", head.responses.to_string()));
-        fields.push(("x-ensemble-outcome", outcome.label().to_owned()));
-        if let Some(agreement) = head.agreement {
-            fields.push(("x-ensemble-agreement", format!("{agreement:.2}")));
-        }
-        let ms = |time: Duration| time.as_secs_f64() * 1000.0;
-        let judge = head.judge_time.map(|time| format!(", judge;dur={:.1}", ms(time))).unwrap_or_default();
-        fields.push(("server-timing", format!("panel;dur={:.1}{judge}", ms(head.panel_time))));
-    }
-    fields
 }
 
 #[cfg(test)]

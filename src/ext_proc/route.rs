@@ -1,16 +1,13 @@
 //! Where an alias's request goes: to its ensemble, or on to the model that takes the others.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use tracing::info;
 
 use super::Settings;
 use super::exchange::{Asked, Detour};
 use super::headers::RequestHead;
 use crate::chat::Request;
-use crate::ensemble::{Context, Ensemble, Facts, RunError, Wished};
-use crate::telemetry::metrics;
+use crate::dispatch::{self, Delivery, Taken};
+use crate::telemetry::Door;
 use crate::upstream::DirectModel;
 
 /// Where an alias's request goes.
@@ -21,77 +18,18 @@ pub(super) enum Route {
     Otherwise(Detour),
 }
 
-/// A request that is the ensemble's.
-pub(super) struct Taken {
-    pub(super) ensemble: Arc<Ensemble>,
-    pub(super) context: Context,
-    pub(super) request: Given,
-    /// Whether Envoy can stream an immediate response in this mode.
-    pub(super) can_stream: bool,
-}
-
-/// What is known of a request's body.
-pub(super) enum Given {
-    /// Nothing yet: a run that finds no place need not read it.
-    Unread(Bytes),
-    /// All.
-    Read(Request),
-    /// That there can be no run.
-    Refused(RunError),
-}
-
 /// Decides by the caller's headers and the ensemble's condition. The body is read when one of them asks.
 pub(super) fn route(asked: Asked, settings: &Settings) -> Route {
     let Asked { ensemble, body, head, can_stream } = asked;
-    let context =
-        Context { request_id: head.request_id(), passed: Arc::new(head.passed()), ..Context::default() };
-    let run =
-        |ensemble, context, request| Route::Run(Box::new(Taken { ensemble, context, request, can_stream }));
-    let wished = match ensemble.wished(&head.wishes()) {
-        Ok(wished) => wished,
-        Err(error) => return run(ensemble, context, Given::Refused(error.into())),
-    };
-    let Wished { ensemble, enabled, trace, ignored, applied } = wished;
-    let mut context = Context { ignored, applied, trace, ..context };
+    let delivery =
+        if can_stream { Delivery::Live } else { Delivery::Whole { within: settings.buffered_timeout } };
     let body = Bytes::from(body);
-    if enabled && ensemble.when.is_none() {
-        return run(ensemble, context, Given::Unread(body));
+    match dispatch::route(dispatch::Asked { ensemble, head: &head, body, door: Door::ExtProc, delivery }) {
+        dispatch::Route::Run(taken) => Route::Run(taken),
+        dispatch::Route::Otherwise(redirected) => {
+            Route::Otherwise(detour(&redirected.request, &redirected.model, &head, settings))
+        }
     }
-    let request = match Request::parse_for_any(body) {
-        Ok(request) => request,
-        Err(error) => return run(ensemble, context, Given::Refused(error.into())),
-    };
-    if let Some(otherwise) = &ensemble.otherwise
-        && (!enabled || !holds(&ensemble, &request, &head, &mut context))
-    {
-        let why = if enabled { "when" } else { "x-ensemble-enable" };
-        info!(request_id = %context.request_id, alias = %ensemble.name, model = %otherwise.name, why, "request passed to `otherwise`");
-        metrics::passed_otherwise(&ensemble.name);
-        return Route::Otherwise(detour(&request, otherwise, &head, settings));
-    }
-    let given = match request.check_supported() {
-        Ok(()) => Given::Read(request),
-        Err(error) => Given::Refused(error.into()),
-    };
-    run(ensemble, context, given)
-}
-
-/// Whether the request is the ensemble's by its own condition; in doubt it is.
-fn holds(ensemble: &Ensemble, request: &Request, head: &RequestHead, context: &mut Context) -> bool {
-    let Some(when) = &ensemble.when else {
-        return true;
-    };
-    let facts = Facts {
-        model: &ensemble.name,
-        request,
-        request_id: &context.request_id,
-        path: head.path(),
-        headers: &|| head.by_name(),
-    };
-    when.holds(&facts).unwrap_or_else(|_| {
-        context.condition_failed = true;
-        true
-    })
 }
 
 /// The same request for another model. Upstreams know that by its provider's name for it.
@@ -108,11 +46,13 @@ fn detour(request: &Request, model: &DirectModel, head: &RequestHead, settings: 
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
     use crate::chat::ApiError;
-    use crate::ensemble::{Overrides, When, fixture};
+    use crate::dispatch::Given;
+    use crate::ensemble::{Context, Ensemble, Overrides, When, fixture};
     use crate::ext_proc::ModeOverride;
     use crate::ext_proc::headers::told;
 

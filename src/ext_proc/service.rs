@@ -11,10 +11,11 @@ use futures_util::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{error, info, warn};
 
-use super::exchange::{Exchange, Notice, Step, too_large};
-use super::route::{Route, Taken, route};
-use super::{Settings, answer, pb, reply};
+use super::exchange::{Exchange, Notice, Step};
+use super::route::{Route, route};
+use super::{Settings, pb, reply};
 use crate::chat::ApiError;
+use crate::dispatch::{self, Pacing, Reply, Taken, Whole, too_large};
 use crate::ensemble::{Runner, Snapshot};
 use crate::telemetry::metrics::{self, Counter};
 
@@ -141,7 +142,9 @@ impl Begun {
     }
 
     fn answer(&self, taken: Taken) -> impl Stream<Item = pb::ProcessingResponse> + use<> {
-        answer::replies(taken, self.setup.runner.clone(), Arc::clone(&self.setup.settings))
+        let Settings { commit_after, heartbeat, .. } = *self.setup.settings;
+        let pacing = Pacing { commit_after, heartbeat };
+        dispatch::replies(taken, self.setup.runner.clone(), pacing).map(reply::spelled)
     }
 
     fn conversation(&self) -> Conversation {
@@ -226,7 +229,7 @@ const REMEDY: &str = "use Envoy 1.40 or newer with allow_mode_override: true and
 fn refuse(error: &ApiError, exchange: &Exchange) -> pb::ProcessingResponse {
     let request_id = exchange.request_id();
     info!(%request_id, code = error.label, "request refused");
-    reply::error(error, None, &request_id)
+    reply::spelled(Reply::Whole(Box::new(Whole::error(error, None, &request_id))))
 }
 
 /// The caller has left, or Envoy has. What else Envoy says while a request is being answered is of

@@ -1,9 +1,14 @@
-//! Plain HTTP: the operators' listener.
+//! Plain HTTP: the door for callers without an Envoy, and the operators' listener with the gRPC beside it.
 //!
-//! [`serve`] takes connections, [`admin`] answers operators.
+//! [`serve`] takes connections, [`admin`] answers operators, [`door`] answers callers.
 
 pub mod admin;
+mod decisions;
+pub mod door;
 mod reply;
 mod serve;
+mod watch;
 
+pub use decisions::routes as decision_routes;
 pub use serve::{Bounds, serve};
+pub use watch::{DecisionLogServer, decision_log};

@@ -7,8 +7,9 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::decision::{Call, Decision, Outcome, Usage as UsageRecord};
+use super::live::{Followed, Live};
 use super::record::{self, DEFECT, NOT_ASKED, RUNNING, USABLE, end_running, ms, plus};
-use super::{Attempts, Bill, Cost, Door, Part, line, metrics};
+use super::{Attempts, Bill, Cost, Decisions, Door, Part, metrics};
 use crate::chat::Usage;
 
 /// The account of one run. Dropping it closes it: on success, failure, cancellation and panic
@@ -21,10 +22,13 @@ pub struct Account {
     /// Every call that was made.
     made: Vec<Made>,
     began: Instant,
+    decisions: Decisions,
+    live: Arc<Live>,
+    max_content_bytes: Option<usize>,
 }
 
 /// A call that was made.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Made {
     seat: Seat,
     attempts: Arc<Attempts>,
@@ -67,8 +71,14 @@ pub struct Ended {
 }
 
 impl Account {
-    /// Opens the account of a run that has asked nobody yet, with a panel of these models and weights.
-    pub fn open<'a>(about: About<'_>, panel: impl Iterator<Item = (&'a str, f64)>) -> Self {
+    /// Opens the account of a run that has asked nobody yet, with a panel of these models and weights. Its decision
+    /// goes to `decisions`.
+    pub fn open<'a>(
+        decisions: &Decisions,
+        about: About<'_>,
+        panel: impl Iterator<Item = (&'a str, f64)>,
+    ) -> Self {
+        let began = Instant::now();
         let members = panel
             .map(|(model, weight)| Call {
                 model: model.to_owned(),
@@ -89,6 +99,7 @@ impl Account {
             usage: Some(UsageRecord::default()),
             started_at_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
             door: about.door.label().to_owned(),
+            run: decisions.next_run(),
             ..Decision::default()
         };
         Self {
@@ -96,7 +107,10 @@ impl Account {
             usage: Usage::default(),
             bill: Bill::default(),
             made: Vec::new(),
-            began: Instant::now(),
+            began,
+            decisions: decisions.clone(),
+            live: Arc::new(Live::new(decisions.clone(), began)),
+            max_content_bytes: decisions.max_content_bytes(),
         }
     }
 
@@ -112,7 +126,9 @@ impl Account {
             RUNNING.clone_into(&mut call.result);
             call.started_ms = started_ms;
         }
-        self.made(Seat::Member(index), cost)
+        let attempts = self.made(Seat::Member(index), cost);
+        self.changed();
+        attempts
     }
 
     /// The beginning of a judge's call, or a fallback's, of a model with this cost; where its attempts are noted.
@@ -126,13 +142,16 @@ impl Account {
             ..Call::default()
         });
         let seat = Seat::Judge(self.decision.judges.len() - 1);
-        (seat, self.made(seat, cost))
+        let attempts = self.made(seat, cost);
+        self.changed();
+        (seat, attempts)
     }
 
     /// The end of a call.
     pub fn ended(&mut self, seat: Seat, ended: &Ended) {
         if let Some(usage) = ended.usage.as_ref().or(ended.estimate.as_ref()) {
-            self.bill(seat, usage, ended.usage.is_none());
+            let cost = self.made.iter().find(|made| made.seat == seat).and_then(|made| made.cost);
+            self.bill(seat, cost, usage, ended.usage.is_none());
         }
         let now = self.elapsed_ms();
         self.decision.quorum_got += u32::from(ended.result == USABLE);
@@ -142,12 +161,39 @@ impl Account {
         }
         self.take_attempts(|of| of == seat);
         self.made.retain(|made| made.seat != seat);
+        self.changed();
     }
 
     /// There are enough usable candidates; only the first time counts.
     pub fn quorum_met(&mut self) {
         let now = self.elapsed_ms();
-        self.decision.quorum_ms.get_or_insert(now);
+        if self.decision.quorum_ms.is_none() {
+            self.decision.quorum_ms = Some(now);
+            self.changed();
+        }
+    }
+
+    /// Whether texts are to be kept.
+    pub fn keeps_texts(&self) -> bool {
+        self.max_content_bytes.is_some()
+    }
+
+    /// What the caller asked.
+    pub fn asked(&mut self, question: &str) {
+        self.decision.question = self.cut(question);
+    }
+
+    /// What a call said.
+    pub fn said(&mut self, seat: Seat, text: &str) {
+        let text = self.cut(text);
+        if let Some(call) = self.call(seat) {
+            call.content = text;
+        }
+    }
+
+    /// What the caller is told.
+    pub fn answered(&mut self, text: &str) {
+        self.decision.answer = self.cut(text);
     }
 
     /// What the answer of a member was compared by.
@@ -173,6 +219,7 @@ impl Account {
         let cancelled = cancelled.filter(|(index, _)| live != Some(Seat::Member(*index)));
         end_running(cancelled.map(|(_, call)| call), self.decision.panel_ms);
         self.take_attempts(|_| true);
+        self.changed();
     }
 
     /// The answer is this call's own.
@@ -229,14 +276,19 @@ impl Account {
         self.bill.clone()
     }
 
-    /// The decision as it would be recorded now, as JSON.
+    /// The decision as it would be recorded now, as JSON; without texts, which are the operator's to see.
     ///
     /// # Errors
     /// Never for what a decision holds; serde's signature has it.
     pub fn to_json(&mut self) -> Result<Box<RawValue>, serde_json::Error> {
         self.take_attempts(|_| true);
         self.decision.total_ms = self.elapsed_ms();
-        serde_json::value::to_raw_value(&self.decision)
+        if !self.keeps_texts() {
+            return serde_json::value::to_raw_value(&self.decision);
+        }
+        let mut shown = Decision { question: None, answer: None, ..self.decision.clone() };
+        shown.members.iter_mut().chain(&mut shown.judges).for_each(|call| call.content = None);
+        serde_json::value::to_raw_value(&shown)
     }
 
     /// How long the panel took.
@@ -244,16 +296,24 @@ impl Account {
         Duration::from_secs_f64(self.decision.panel_ms / 1000.0)
     }
 
-    fn call(&mut self, seat: Seat) -> Option<&mut Call> {
-        match seat {
-            Seat::Member(index) => self.decision.members.get_mut(index),
-            Seat::Judge(index) => self.decision.judges.get_mut(index),
+    /// Tells those who follow the run.
+    fn changed(&mut self) {
+        if self.decisions.are_followed() {
+            self.take_attempts(|_| true);
+            self.live.tell(&self.decision);
+        } else {
+            self.live.forget();
         }
+    }
+
+    fn call(&mut self, seat: Seat) -> Option<&mut Call> {
+        self.decision.call_mut(seat)
     }
 
     /// Notes that a call is made.
     fn made(&mut self, seat: Seat, cost: Option<Cost>) -> Arc<Attempts> {
-        let attempts = Arc::new(Attempts::default());
+        let followed = Followed { live: Arc::clone(&self.live), seat };
+        let attempts = Arc::new(Attempts::of(Some(followed)));
         self.made.push(Made { seat, attempts: Arc::clone(&attempts), cost });
         self.charge(seat, cost.map(|_| 0.0));
         attempts
@@ -261,26 +321,26 @@ impl Account {
 
     /// Records the attempts of these calls so far, and bills what those without an answer have cost.
     fn take_attempts(&mut self, of: impl Fn(Seat) -> bool) {
-        let due: Vec<_> = self.made.iter().filter(|made| of(made.seat)).cloned().collect();
-        for Made { seat, attempts, .. } in due {
+        let made = std::mem::take(&mut self.made);
+        for Made { seat, attempts, cost } in made.iter().filter(|made| of(made.seat)) {
             if let Some(usage) = attempts.take_unbilled() {
-                self.bill(seat, &usage, false);
+                self.bill(*seat, *cost, &usage, false);
             }
             let began = self.began;
-            if let Some(call) = self.call(seat) {
+            if let Some(call) = self.call(*seat) {
                 attempts.record(call, began);
             }
         }
+        self.made = made;
     }
 
-    fn bill(&mut self, seat: Seat, usage: &Usage, is_estimated: bool) {
+    fn bill(&mut self, seat: Seat, cost: Option<Cost>, usage: &Usage, is_estimated: bool) {
         self.usage.add(usage);
         let estimated = is_estimated || self.decision.usage.is_some_and(|u| u.estimated);
         self.decision.usage = Some(record::record(&self.usage, estimated));
         if let Some(call) = self.call(seat) {
             call.usage = Some(plus(call.usage, record::record(usage, is_estimated)));
         }
-        let cost = self.made.iter().find(|made| made.seat == seat).and_then(|made| made.cost);
         self.charge(seat, cost.map(|cost| cost.of(usage)));
     }
 
@@ -295,6 +355,12 @@ impl Account {
         let calls = self.decision.members.iter().chain(&self.decision.judges);
         self.decision.cost_usd = Some(calls.filter_map(|call| call.cost_usd).sum());
         self.bill.set(self.decision.cost_usd);
+    }
+
+    /// What may be kept of a text.
+    fn cut(&self, text: &str) -> Option<String> {
+        let most = self.max_content_bytes?;
+        text.get(..text.floor_char_boundary(most)).map(str::to_owned)
     }
 
     fn elapsed_ms(&self) -> f64 {
@@ -312,7 +378,7 @@ impl Drop for Account {
             self.failed(DEFECT);
         }
         metrics::record(&self.decision);
-        line::write(&self.decision);
+        self.decisions.take(std::mem::take(&mut self.decision));
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::decision::{Attempt, Call};
+use super::live::Followed;
 use super::record::{CANCELLED, ms};
 use crate::chat::Usage;
 
@@ -14,6 +15,7 @@ use crate::chat::Usage;
 #[derive(Debug, Default)]
 pub struct Attempts {
     noted: Mutex<Noted>,
+    followed: Option<Followed>,
 }
 
 #[derive(Debug, Default)]
@@ -39,6 +41,11 @@ struct End {
 }
 
 impl Attempts {
+    /// Those of a call that may be followed.
+    pub(super) fn of(followed: Option<Followed>) -> Self {
+        Self { noted: Mutex::default(), followed }
+    }
+
     /// One more begins.
     pub fn begin(&self) {
         self.noted().tries.push(Try { began: Instant::now(), heard: None, end: None });
@@ -46,8 +53,14 @@ impl Attempts {
 
     /// The current one is heard; only the first time counts.
     pub fn heard(&self) {
-        if let Some(current) = self.noted().tries.last_mut() {
-            current.heard.get_or_insert_with(Instant::now);
+        let now = Instant::now();
+        let is_first = self.noted().tries.last_mut().is_some_and(|current| {
+            let is_first = current.heard.is_none();
+            current.heard.get_or_insert(now);
+            is_first
+        });
+        if let Some(followed) = self.followed.as_ref().filter(|_| is_first) {
+            followed.heard(now);
         }
     }
 

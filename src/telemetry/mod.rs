@@ -3,7 +3,9 @@
 mod account;
 mod attempts;
 mod cost;
+mod decisions;
 mod line;
+mod live;
 mod log;
 pub mod metrics;
 mod record;
@@ -11,12 +13,25 @@ mod record;
 pub use account::{About, Account, Ended, Seat};
 pub use attempts::Attempts;
 pub use cost::{Bill, Cost};
+pub use decisions::{DecisionFile, Decisions, Sinks, Told, Wanted, Watch};
 pub use log::{Log, LogFormat, LogLevel};
 pub use record::{Door, Part};
 
 /// The record of a run, as it goes over wires (`proto/consort/decision/v1/decision.proto`).
 pub mod decision {
+    #![expect(
+        missing_docs,
+        unused_qualifications,
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
+        clippy::large_enum_variant,
+        reason = "as tonic and prost generate it"
+    )]
+
     include!(concat!(env!("OUT_DIR"), "/consort.decision.v1.rs"));
+
+    /// The description of all of it, for gRPC's reflection.
+    pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/decision.bin"));
 }
 
 /// An error and its causes, in one line.

@@ -55,6 +55,17 @@ impl Door {
 }
 
 impl Outcome {
+    /// How a run may end.
+    pub const ENDS: [Self; 7] = [
+        Self::Full,
+        Self::Quorum,
+        Self::Degraded,
+        Self::Single,
+        Self::Cascade,
+        Self::Failed,
+        Self::Cancelled,
+    ];
+
     /// The word for it in headers, logs and metrics.
     pub fn label(self) -> &'static str {
         match self {

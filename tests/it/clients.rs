@@ -255,13 +255,18 @@ async fn the_node_sdk_reads_plain_and_streamed_answers() {
 
 /// Runs a group of cases of the Python script.
 async fn python(group: &str, stack: &Stack) -> Value {
+    python_at(group, stack.envoy.addr()).await
+}
+
+/// As [`python`], wherever the ensembles are.
+pub async fn python_at(group: &str, addr: SocketAddr) -> Value {
     let python = tokio::task::spawn_blocking(|| fetch::python_venv("openai", &[PYTHON_SDK])).await;
     let python = python.unwrap().unwrap_or_else(|error| panic!("{error}"));
-    run(python, script("openai_sdk.py"), &[group], stack).await
+    run(python, script("openai_sdk.py"), &[group], addr).await
 }
 
 /// Node's packages, where there is an npm to fetch them with.
-async fn node_packages() -> Option<PathBuf> {
+pub async fn node_packages() -> Option<PathBuf> {
     let fetched = tokio::task::spawn_blocking(|| fetch::npm_dir("openai", &[NODE_SDK])).await;
     let packages = fetched.unwrap().unwrap_or_else(|error| panic!("{error}"));
     if packages.is_none() {
@@ -272,13 +277,18 @@ async fn node_packages() -> Option<PathBuf> {
 
 /// Runs a group of cases of the Node script.
 async fn node(group: &str, packages: &Path, stack: &Stack) -> Value {
-    run("node", script("openai_sdk.mjs"), &[&packages.to_string_lossy(), group], stack).await
+    node_at(group, packages, stack.envoy.addr()).await
+}
+
+/// As [`node`], wherever the ensembles are.
+pub async fn node_at(group: &str, packages: &Path, addr: SocketAddr) -> Value {
+    run("node", script("openai_sdk.mjs"), &[&packages.to_string_lossy(), group], addr).await
 }
 
 /// Runs a script with these arguments and the `base_url` to call; what it printed.
-async fn run(program: impl AsRef<Path>, script: PathBuf, arguments: &[&str], stack: &Stack) -> Value {
+async fn run(program: impl AsRef<Path>, script: PathBuf, arguments: &[&str], addr: SocketAddr) -> Value {
     let mut command = Command::new(program.as_ref());
-    command.arg(script).args(arguments).arg(base_url(stack.envoy.addr()));
+    command.arg(script).args(arguments).arg(base_url(addr));
     // A proxy of the machine is not on the way to loopback, and a key of its user's none of our business.
     command.env_clear().envs(std::env::vars_os().filter(|(name, _)| name == "PATH"));
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.unwrap();
@@ -288,8 +298,8 @@ async fn run(program: impl AsRef<Path>, script: PathBuf, arguments: &[&str], sta
         .unwrap_or_else(|error| panic!("{error}: {}\n{errors}", String::from_utf8_lossy(&output.stdout)))
 }
 
-fn base_url(envoy: SocketAddr) -> String {
-    format!("http://{envoy}/v1")
+fn base_url(addr: SocketAddr) -> String {
+    format!("http://{addr}/v1")
 }
 
 fn script(name: &str) -> PathBuf {

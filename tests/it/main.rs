@@ -14,6 +14,8 @@ mod admin;
 mod aimock;
 mod clients;
 mod controls;
+mod decisions;
+mod door;
 mod drain;
 mod envoy;
 mod errors;

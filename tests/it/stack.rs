@@ -124,7 +124,7 @@ pub fn config(provider: &Provider, ensemble: &str, models: &str, more: &str) -> 
     let base_url = provider.base_url();
     let quorum = if ensemble.contains("min_responses") { "" } else { ", min_responses: 2" };
     format!(
-        "listen: {{ext_proc: '127.0.0.1:0'}}
+        "listen: {{ext_proc: '127.0.0.1:0', http: '127.0.0.1:0'}}
 providers: [{{name: scripted, base_url: '{base_url}', api_key: {KEY}}}]
 models:
 - {{display_name: a, provider: scripted, model_name: model-a, {ONE_ATTEMPT}}}

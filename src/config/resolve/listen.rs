@@ -21,7 +21,11 @@ pub(super) fn listen(file: &File, report: &mut Report) -> Option<Listen> {
     if admin.is_none() {
         report.add(list.key("admin"), "expected `host:port`, `unix:/path` or `none`");
     }
-    Some(Listen { ext_proc: ext_proc?, admin: admin? })
+    let http = file.listen.http.as_deref().map_or(Some(None), |written| address(written).map(Some));
+    if http.is_none() {
+        report.add(list.key("http"), "expected `host:port` or `unix:/path`");
+    }
+    Some(Listen { ext_proc: ext_proc?, http: http?, admin: admin? })
 }
 
 fn address(written: &str) -> Option<Address> {

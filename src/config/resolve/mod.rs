@@ -3,6 +3,7 @@
 mod answer;
 mod ensemble;
 mod health;
+mod http;
 mod judge;
 mod listen;
 mod models;
@@ -17,7 +18,7 @@ mod strategy;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderName;
+use ::http::HeaderName;
 use tracing::level_filters::LevelFilter;
 
 use self::models::Resolver;
@@ -27,7 +28,7 @@ use super::schema::{self, File};
 use super::{Config, Drain};
 use crate::ensemble::Snapshot;
 use crate::ext_proc::{ModeOverride, Settings};
-use crate::telemetry::{Log, LogFormat};
+use crate::telemetry::{DecisionFile, Log, LogFormat, Sinks};
 use crate::upstream::Pools;
 
 /// What the whole file means; nothing when that is not certain. Providers that have not changed keep their `earlier`
@@ -40,16 +41,20 @@ pub(super) fn resolve(
 ) -> Option<Config> {
     let listen = listen::listen(file, report);
     let admin_hosts = listen::admin_hosts(file, report);
+    let door = http::resolve(file, written, report);
     let settings = settings(file, report);
     let mut pools = Pools::default();
     let providers = provider::resolve(file, written, earlier, &mut pools, report);
     let mut resolver = Resolver::new(file, written, report);
     let direct_models = resolver.models(&providers);
     let ensembles = resolver.ensembles();
+    let (door, connections) = door?;
     Some(Config {
         listen: listen?,
         ext_proc: settings,
-        snapshot: Arc::new(Snapshot::new(ensembles)),
+        door,
+        connections,
+        snapshot: Arc::new(Snapshot::new(ensembles).with_direct(direct_models.iter().map(Arc::clone))),
         direct_models,
         max_inflight: file.limits.max_inflight,
         max_answer_bytes: file.limits.max_answer_bytes,
@@ -62,6 +67,7 @@ pub(super) fn resolve(
         pools,
         watched: provider::files(file),
         shown: Arc::new(shown::shown(file, written)),
+        decisions: decisions(&file.decisions),
     })
 }
 
@@ -101,6 +107,16 @@ fn model_header(file: &File, report: &mut Report) -> Option<HeaderName> {
     };
     report.add(Path::root().key("ext_proc").key("model_header"), what);
     None
+}
+
+fn decisions(written: &schema::Decisions) -> Sinks {
+    let file = written.file.as_ref();
+    Sinks {
+        file: file.map(|file| DecisionFile { path: file.path.as_str().into(), max_bytes: file.max_bytes }),
+        stdout: written.stdout,
+        ring: written.ring,
+        max_content_bytes: written.include_content.then_some(written.max_content_bytes),
+    }
 }
 
 fn log(log: &schema::Log) -> Log {

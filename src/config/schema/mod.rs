@@ -9,8 +9,10 @@
 //! `required`.
 
 mod answer;
+mod decisions;
 mod ensemble;
 mod health;
+mod http;
 mod judge;
 mod model;
 mod overrides;
@@ -23,10 +25,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use answer::{Answer, AnswerKind, AnswerSpec, AnswerWord};
+pub use decisions::{DecisionFile, Decisions};
 pub use ensemble::{
     Cascade, Ensemble, Execution, OnJudgeFailure, OnQuorumFailure, Reasoning, SingleCandidate, Trace,
 };
 pub use health::{BackgroundCheck, Cooldown};
+pub use http::{ApiKey, Http, NamedKey, Tls};
 pub use judge::{Judge, Prompt, Prompts};
 pub use model::{Cost, Model, ResponseFormat, Rules, Unsupported};
 pub use overrides::{AdHoc, FileOverrides, Overrides};
@@ -63,8 +67,12 @@ pub struct File {
     pub admin: Admin,
     /// How Consort ends when it is told to (SIGTERM).
     pub drain: Drain,
+    /// The plain HTTP door.
+    pub http: Http,
     /// What Consort logs, to standard output.
     pub log: Log,
+    /// Where the record of every run goes, besides the log.
+    pub decisions: Decisions,
 }
 
 /// Where Consort listens.
@@ -78,10 +86,14 @@ pub struct Listen {
     /// `unix:/path`, or `none`. It has no authentication of its own, so that it should stay on loopback.
     #[schemars(length(min = 1))]
     pub admin: String,
+    /// The same ensembles, and the direct models, as an OpenAI-compatible server: `host:port`, or `unix:/path`.
+    /// Default: none.
+    #[schemars(length(min = 1))]
+    pub http: Option<String>,
 }
 
 impl Default for Listen {
     fn default() -> Self {
-        Self { ext_proc: "127.0.0.1:50051".to_owned(), admin: "127.0.0.1:9902".to_owned() }
+        Self { ext_proc: "127.0.0.1:50051".to_owned(), admin: "127.0.0.1:9902".to_owned(), http: None }
     }
 }

@@ -1,6 +1,8 @@
 //! The contract of a configuration file, from text to [`Config`].
 
+mod decisions;
 mod health;
+mod http;
 mod meaning;
 mod overrides;
 mod process;

@@ -85,7 +85,7 @@ fn a_problem_of_the_environments_names_the_variable() {
     insta::assert_snapshot!(read("{}", Format::Yaml, &variables).unwrap_err(), @r#"
         limits.max_inflight: expected an integer, found a string [set by CONSORT__LIMITS__MAX_INFLIGHT]
         limts: unknown key (did you mean "limits"?) [set by CONSORT__LIMTS__MAX_PANEL]
-        listen.htp: unknown key (known: ext_proc, admin) [set by CONSORT__LISTEN__HTP]
+        listen.htp: unknown key (did you mean "http"?) [set by CONSORT__LISTEN__HTP]
         "#);
 }
 

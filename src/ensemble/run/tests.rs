@@ -279,5 +279,6 @@ async fn dropping_a_run_cancels_its_calls_wherever_it_is() {
 
 mod asking;
 mod corners;
+mod decisions;
 mod errors;
 mod strategies;

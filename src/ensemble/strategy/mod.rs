@@ -30,6 +30,8 @@ pub enum Strategy {
     Average(Average),
     /// The first usable candidate in time.
     First,
+    /// What the one model says, whatever it is: nothing is combined.
+    Direct,
 }
 
 /// A model that judges candidates, and how it is asked.
@@ -143,6 +145,7 @@ impl Strategy {
             Self::Weighted(_) => "weighted",
             Self::Average(_) => "average",
             Self::First => "first",
+            Self::Direct => "direct",
         }
     }
 
@@ -161,7 +164,7 @@ impl Strategy {
                 OnNoConsensus::Judge(_) => 2,
                 OnNoConsensus::First | OnNoConsensus::Fail => 0,
             },
-            Self::Average(_) | Self::First => 0,
+            Self::Average(_) | Self::First | Self::Direct => 0,
         }
     }
 
@@ -182,7 +185,7 @@ impl Strategy {
                 OnNoConsensus::Judge(judge) => std::slice::from_mut(judge),
                 OnNoConsensus::First | OnNoConsensus::Fail => &mut [],
             },
-            Self::Average(_) | Self::First => &mut [],
+            Self::Average(_) | Self::First | Self::Direct => &mut [],
         }
     }
 }

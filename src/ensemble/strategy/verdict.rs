@@ -108,7 +108,12 @@ pub(super) async fn ask(run: &mut Run, form: Form, questions: &[Question<'_>]) -
             continue;
         };
         let estimate = heard.said.map(|said| Usage::estimate(sent, said));
-        let marks = heard.result.map(|completion| form.find(&completion, question.shown.len()));
+        let marks = heard.result.map(|completion| {
+            if run.account.keeps_texts() {
+                run.account.said(seat, completion.shown());
+            }
+            form.find(&completion, question.shown.len())
+        });
         let result = match &marks {
             Ok(Some(_)) => "answered",
             Ok(None) => "unreadable",

@@ -1,6 +1,7 @@
 //! The account of one run.
 
 use super::*;
+use crate::telemetry::line;
 
 fn tokens(total: u64) -> Usage {
     serde_json::from_value(serde_json::json!({"total_tokens": total})).unwrap()
@@ -8,7 +9,7 @@ fn tokens(total: u64) -> Usage {
 
 fn account() -> Account {
     let about = About { request_id: "r", alias: "team", strategy: "judge", quorum: 2, door: Door::default() };
-    Account::open(about, [("a", 1.0), ("b", 1.0)].into_iter())
+    Account::open(&Decisions::default(), about, [("a", 1.0), ("b", 1.0)].into_iter())
 }
 
 #[test]

@@ -20,6 +20,7 @@ pub struct Service {
     child: Mutex<Kept>,
     addr: SocketAddr,
     admin: SocketAddr,
+    http: Option<SocketAddr>,
     logs: Arc<Mutex<Vec<Value>>>,
     dir: TempDir,
 }
@@ -63,8 +64,9 @@ impl Service {
                 sink.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
             }
         });
-        let mut service = Self { child: Mutex::new(Kept(child)), addr: NO_PORT, admin: NO_PORT, logs, dir };
-        (service.addr, service.admin) =
+        let child = Mutex::new(Kept(child));
+        let mut service = Self { child, addr: NO_PORT, admin: NO_PORT, http: None, logs, dir };
+        (service.addr, service.admin, service.http) =
             crate::eventually("consort to listen", Duration::from_secs(15), async || {
                 service.assert_running();
                 service.logs().iter().find_map(listening)
@@ -81,6 +83,11 @@ impl Service {
     /// Where operators ask it; port 0 where it does not listen for them.
     pub fn admin(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// Where its plain HTTP door listens; panics when the configuration opens none.
+    pub fn http(&self) -> SocketAddr {
+        self.http.expect("the configuration says `listen.http`")
     }
 
     /// The configuration's file, for tests that change it under the running program.
@@ -148,15 +155,15 @@ impl Service {
     }
 }
 
-/// The addresses that a line tells, of the ext_proc door and for operators; a Unix socket has no port, so that nobody
-/// connects to it by mistake.
-fn listening(line: &Value) -> Option<(SocketAddr, SocketAddr)> {
+/// The addresses that a line tells: of the ext_proc door, for operators, of the plain HTTP door. A Unix socket has no
+/// port, so that nobody connects to it by mistake.
+fn listening(line: &Value) -> Option<(SocketAddr, SocketAddr, Option<SocketAddr>)> {
     let fields = line.get("fields").filter(|fields| fields["message"] == "listening")?;
     let address = |name| {
         let told = fields.get(name).and_then(Value::as_str).unwrap_or("unix:");
         if told.starts_with("unix:") { Some(NO_PORT) } else { told.parse().ok() }
     };
-    Some((address("addr")?, address("admin")?))
+    Some((address("addr")?, address("admin")?, address("http").filter(|http| *http != NO_PORT)))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! An alias's request becomes replies: the run, driven to Envoy's messages.
+//! An alias's request becomes replies: the run, driven to what its caller is told.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -10,63 +10,70 @@ use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt};
 use tokio::time::{Instant, interval_at};
 
-use super::note::Note;
-use super::route::{Given, Taken};
-use super::{Settings, pb, reply};
-use crate::chat::{Answer, ApiError, Collected, Event, Request, Usage, sse};
+use super::reply::{EVENT_STREAM, JSON, Reply, Summary, Whole, fields};
+use super::route::{Delivery, Given, Taken};
+use crate::chat::{Answer, ApiError, Collected, Event, Usage, sse};
 use crate::ensemble::{Failed, Head, Outcome, RunError, Runner};
 
-const JSON: &str = "application/json";
-const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
-/// How long before Envoy's own timer a buffered run is ended, so that it is we who tell the caller.
+/// How long before the door's own bound a run is ended, so that it is we who tell the caller.
 const MARGIN: Duration = Duration::from_secs(1);
 
+/// When a stream speaks although there is nothing to say.
+#[derive(Clone, Copy, Debug)]
+pub struct Pacing {
+    /// When a streaming run has said nothing for this long, its status is committed.
+    pub commit_after: Duration,
+    /// The rhythm of SSE comments that hold off idle timers once the status is committed.
+    pub heartbeat: Option<Duration>,
+}
+
 /// Answers what an ensemble has taken. The replies end with the terminal one; dropping them cancels the run.
-pub(super) fn replies(
-    taken: Taken,
-    runner: Runner,
-    settings: Arc<Settings>,
-) -> impl Stream<Item = pb::ProcessingResponse> {
+pub fn replies(taken: Taken, runner: Runner, pacing: Pacing) -> impl Stream<Item = Reply> + Send {
     stream! {
-        let Taken { ensemble, context, request, can_stream } = taken;
+        let Taken { ensemble, context, request, delivery } = taken;
         let request_id = Arc::clone(&context.request_id);
         let admitted = match runner.admit(Arc::clone(&ensemble), context) {
             Ok(admitted) => admitted,
             Err(failed) => {
-                yield reply::error(&failed.error, Some(&failed.head), &request_id);
+                yield refused(&failed, &request_id);
                 return;
             }
         };
         let request = match request {
-            Given::Unread(body) => Request::parse(body).map_err(RunError::from),
+            Given::Unread(body) => ensemble.read(body).map_err(RunError::from),
             Given::Read(request) => Ok(request),
             Given::Refused(error) => Err(error),
         };
         let request = match request {
             Ok(request) => request,
             Err(e) => {
-                let failed = admitted.refuse(e);
-                yield reply::error(&failed.error, Some(&failed.head), &request_id);
+                yield refused(&admitted.refuse(e), &request_id);
                 return;
             }
         };
         let answer = Answer::new(&ensemble.name, request.include_usage);
-        let mut answering = Answering { answer, alone: Head::of(&ensemble), request_id, settings };
+        let mut answering = Answering { answer, alone: Head::of(&ensemble), request_id, pacing };
         let streams = request.stream;
-        if can_stream && streams {
-            for await reply in answering.streamed(admitted.run(request, None)) {
-                yield reply;
+        match delivery {
+            Delivery::Live if streams => {
+                for await reply in answering.streamed(admitted.run(request, None)) {
+                    yield reply;
+                }
             }
-        } else if can_stream {
-            yield answering.answered(admitted.run(request, None).await, streams).await;
-        } else {
-            let longest = ensemble.longest_run().map_or(Duration::MAX, |run| run.saturating_add(MARGIN));
-            let timer = answering.settings.buffered_timeout.min(longest);
-            let limit = timer.saturating_sub(MARGIN).max(timer / 2);
-            yield reply::more_time(timer);
-            yield answering.answered(admitted.run(request, Some(limit)).await, streams).await;
+            Delivery::Live => yield answering.answered(admitted.run(request, None).await, streams).await,
+            Delivery::Whole { within } => {
+                let longest = ensemble.longest_run().map_or(Duration::MAX, |run| run.saturating_add(MARGIN));
+                let timer = within.min(longest);
+                let limit = timer.saturating_sub(MARGIN).max(timer / 2);
+                yield Reply::Waiting(timer);
+                yield answering.answered(admitted.run(request, Some(limit)).await, streams).await;
+            }
         }
     }
+}
+
+fn refused(failed: &Failed, request_id: &str) -> Reply {
+    Reply::Whole(Box::new(Whole::error(&failed.error, Some(&failed.head), request_id)))
 }
 
 type Events = BoxStream<'static, Result<Event, ApiError>>;
@@ -77,26 +84,27 @@ struct Answering {
     /// What is known of a run before its answer begins.
     alone: Head,
     request_id: Arc<str>,
-    settings: Arc<Settings>,
+    pacing: Pacing,
 }
 
 impl Answering {
     /// The answer in one piece: a JSON object, or the finished text of a stream.
-    async fn answered(&mut self, run: Result<Outcome, Failed>, streams: bool) -> pb::ProcessingResponse {
+    async fn answered(&mut self, run: Result<Outcome, Failed>, streams: bool) -> Reply {
         let Outcome { head, events } = match run {
             Ok(outcome) => outcome,
-            Err(failed) => return reply::error(&failed.error, Some(&failed.head), &self.request_id),
+            Err(failed) => return refused(&failed, &self.request_id),
         };
         let written = if streams { self.stream_text(events).await } else { self.object(events).await };
-        match written {
-            Ok((body, usage)) => {
-                let content_type = if streams { EVENT_STREAM } else { JSON };
-                let fields = reply::fields(content_type, Some(&head), &self.request_id);
-                let note = Note { head: &head, usage: Some(&usage), code: None };
-                reply::immediate(200, fields, &body, "consort_answered".to_owned(), Some(note))
-            }
-            Err(e) => reply::error(&e, Some(&head), &self.request_id),
-        }
+        Reply::Whole(Box::new(match written {
+            Ok((body, usage)) => Whole {
+                status: 200,
+                fields: fields(if streams { EVENT_STREAM } else { JSON }, Some(&head), &self.request_id),
+                body,
+                label: "answered",
+                summary: Some(Summary { head: Box::new(head), usage: Some(usage), code: None }),
+            },
+            Err(e) => Whole::error(&e, Some(&head), &self.request_id),
+        }))
     }
 
     async fn object(&self, mut events: Events) -> Result<(Bytes, Usage), ApiError> {
@@ -125,16 +133,13 @@ impl Answering {
 
     /// A live stream: its status is committed with the first words, or when the caller has waited
     /// long enough; comments then hold off idle timers until the first words are here.
-    fn streamed(
-        mut self,
-        run: impl Future<Output = Result<Outcome, Failed>>,
-    ) -> impl Stream<Item = pb::ProcessingResponse> {
+    fn streamed(mut self, run: impl Future<Output = Result<Outcome, Failed>>) -> impl Stream<Item = Reply> {
         stream! {
             let mut run = pin!(run);
+            let Pacing { commit_after, heartbeat } = self.pacing;
             let mut is_committed = false;
-            let commit = tokio::time::sleep(self.settings.commit_after);
-            let mut commit = pin!(commit);
-            let mut heartbeat = self.settings.heartbeat.map(|every| interval_at(Instant::now() + self.settings.commit_after + every, every));
+            let mut commit = pin!(tokio::time::sleep(commit_after));
+            let mut heartbeat = heartbeat.map(|every| interval_at(Instant::now() + commit_after + every, every));
             let outcome = loop {
                 tokio::select! {
                     biased;
@@ -145,16 +150,16 @@ impl Answering {
                     }
                     () = tick(&mut heartbeat), if is_committed => {}
                 }
-                yield reply::stream_piece(&sse::HEARTBEAT, None);
+                yield Reply::Piece(sse::HEARTBEAT);
             };
             let mut outcome = match outcome {
                 Ok(outcome) => outcome,
                 Err(failed) if is_committed => {
-                    yield broken_off(&failed.error, &failed.head);
+                    yield broken_off(&failed.error, *failed.head);
                     return;
                 }
                 Err(failed) => {
-                    yield reply::error(&failed.error, Some(&failed.head), &self.request_id);
+                    yield refused(&failed, &self.request_id);
                     return;
                 }
             };
@@ -169,30 +174,31 @@ impl Answering {
                             usage = Some(sum);
                         }
                         if !piece.is_empty() {
-                            yield reply::stream_piece(&piece, None);
+                            yield Reply::Piece(piece);
                         }
                     }
                     Err(e) => {
-                        yield broken_off(&e, &outcome.head);
+                        yield broken_off(&e, outcome.head);
                         return;
                     }
                 }
             }
-            // The end has its own piece: whatever came last, Envoy must hear of it.
-            yield reply::stream_piece(&Bytes::new(), Some(Note { head: &outcome.head, usage: usage.as_ref(), code: None }));
+            // The end has its own piece: whatever came last, the door must hear of it.
+            yield Reply::End(Bytes::new(), Summary { head: Box::new(outcome.head), usage, code: None });
         }
     }
 
-    fn stream_head(&self, head: &Head) -> pb::ProcessingResponse {
-        let mut fields = reply::fields(EVENT_STREAM, Some(head), &self.request_id);
+    fn stream_head(&self, head: &Head) -> Reply {
+        let mut fields = fields(EVENT_STREAM, Some(head), &self.request_id);
         fields.push(("cache-control", "no-cache".to_owned()));
-        reply::stream_head(fields)
+        Reply::Head(fields)
     }
 }
 
 /// The last piece of a stream that cannot be finished.
-fn broken_off(error: &ApiError, head: &Head) -> pb::ProcessingResponse {
-    reply::stream_piece(&Answer::error(error), Some(Note { head, usage: None, code: Some(error.label) }))
+fn broken_off(error: &ApiError, head: Head) -> Reply {
+    let summary = Summary { head: Box::new(head), usage: None, code: Some(error.label) };
+    Reply::End(Answer::error(error), summary)
 }
 
 async fn tick(heartbeat: &mut Option<tokio::time::Interval>) {

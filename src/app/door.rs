@@ -1,0 +1,39 @@
+//! The plain HTTP door, as it is put together.
+
+use axum::serve::ListenerExt as _;
+use tokio::net::TcpStream;
+use tracing::warn;
+
+use super::{Error, Listener};
+use crate::http::door::{Connections, Live, router, serve};
+
+/// Answers callers until `stop`, then lets what runs finish.
+pub(super) async fn open(
+    door: Live,
+    listener: Option<Listener>,
+    connections: Connections,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let router = router(door);
+    match listener {
+        Some(Listener::Tcp(tcp)) => {
+            // A socket that is gone already needs no setting.
+            let tcp = tcp.tap_io(|io: &mut TcpStream| drop(io.set_nodelay(true)));
+            serve(tcp, router, connections, stop).await?;
+        }
+        Some(Listener::Unix(unix)) => serve(unix, router, connections, stop).await?,
+        None => stop.await,
+    }
+    Ok(())
+}
+
+/// Tells the operator of a door that anybody can come in by.
+pub(super) fn warn_of_exposure(listener: Option<&Listener>, has_keys: bool) {
+    if let Some(listener) = listener.filter(|listener| listener.is_exposed() && !has_keys) {
+        warn!(
+            addr = listener.address(),
+            remedy = "set http.api_keys, or listen on loopback behind something that knows its callers",
+            "the HTTP door is open to whoever can reach it"
+        );
+    }
+}

@@ -1,0 +1,102 @@
+//! The plain HTTP door.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::interpolate::Written;
+use crate::config::problem::{Path, Report};
+use crate::config::schema::{ApiKey, File, Tls};
+use crate::dispatch::Pacing;
+use crate::http::door::{Certificate, CertificateError, Connections, Key, Keys, Settings};
+use crate::telemetry::chain;
+
+/// What a file says of the door; nothing of it where something is wrong.
+pub(super) fn resolve(
+    file: &File,
+    written: &Written,
+    report: &mut Report,
+) -> Option<(Settings, Connections)> {
+    let path = Path::root().key("http");
+    let keys = keys(&file.http.api_keys, &path.key("api_keys"), report);
+    let certificate = match &file.http.tls {
+        Some(tls) => certificate(tls, &path.key("tls"), written, report).map(Some),
+        None => Some(None),
+    };
+    let settings = Settings {
+        max_request_bytes: file.limits.max_request_bytes,
+        body_timeout: Duration::from_millis(file.http.body_timeout_ms),
+        pacing: Pacing {
+            commit_after: Duration::from_millis(file.stream.commit_after_ms),
+            heartbeat: super::bound(file.stream.heartbeat_ms),
+        },
+        keys: keys?,
+    };
+    let connections = Connections {
+        head_timeout: Duration::from_millis(file.http.head_timeout_ms),
+        idle_timeout: Duration::from_millis(file.http.idle_timeout_ms),
+        certificate: certificate?,
+    };
+    Some((settings, connections))
+}
+
+fn keys(keys: &[ApiKey], list: &Path, report: &mut Report) -> Option<Keys> {
+    let mut resolved: Vec<Option<Key>> = Vec::new();
+    for (i, key) in keys.iter().enumerate() {
+        let path = list.index(i);
+        let (name, hex, path) = match key {
+            ApiKey::Digest(text) => {
+                let Some(hex) = text.strip_prefix("sha256:") else {
+                    // Not shown: whoever mistakes the field has written the key itself here.
+                    let what = "expected `sha256:` and the key's digest in hexadecimal, as `printf %s \"$KEY\" | \
+                                sha256sum` prints it";
+                    report.add(path, what);
+                    resolved.push(None);
+                    continue;
+                };
+                (format!("#{i}"), hex, path)
+            }
+            ApiKey::Named(named) => (named.name.clone(), &*named.sha256, path.key("sha256")),
+        };
+        let is_taken = |key: &Key| *key.name == *name;
+        if resolved.iter().flatten().any(is_taken) {
+            report.add(list.index(i).key("name"), "is the name of another key too");
+        }
+        let digest = digest(hex);
+        if digest.is_none() {
+            report.add(path, "expected the key's SHA-256 digest: 64 hexadecimal digits");
+        }
+        resolved.push(digest.map(|digest| Key { name: name.into(), digest }));
+    }
+    resolved.into_iter().collect()
+}
+
+fn digest(hex: &str) -> Option<[u8; 32]> {
+    let digits: Vec<u8> = hex.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;
+    let (pairs, odd) = digits.as_chunks::<2>();
+    let bytes: Vec<u8> = pairs.iter().map(|[high, low]| high << 4 | low).collect();
+    if odd.is_empty() { bytes.try_into().ok() } else { None }
+}
+
+fn certificate(tls: &Tls, path: &Path, written: &Written, report: &mut Report) -> Option<Arc<Certificate>> {
+    if tls.cert.is_empty() || tls.key.is_empty() {
+        // Where one is missing, the structure has been reported.
+        return None;
+    }
+    let loaded = Certificate::load(tls.cert.clone().into(), tls.key.clone().into());
+    let error = match loaded {
+        Ok(certificate) => return Some(Arc::new(certificate)),
+        Err(error) => error,
+    };
+    let (path, file) = match &error {
+        CertificateError::Pem { file, .. } if file.as_os_str() == &*tls.key => (path.key("key"), &tls.key),
+        _ => (path.key("cert"), &tls.cert),
+    };
+    let shown = written.show(&path, file).to_string();
+    let what = match &error {
+        CertificateError::Pem { source, .. } => format!("cannot read \"{shown}\": {source}"),
+        CertificateError::Empty { .. } => format!("\"{shown}\" holds no certificate (expected PEM)"),
+        CertificateError::Refused(_) => chain(&error),
+    };
+    report.add(path, what);
+    None
+}

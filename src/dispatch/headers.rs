@@ -1,0 +1,83 @@
+//! What Consort reads of a caller's headers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+use crate::ensemble::Wishes;
+use crate::upstream::Passed;
+
+/// The head of a caller's request, as its door holds it. Names are in lower case.
+pub trait Headers: Sync {
+    /// The header's value; of several, the last one.
+    fn value(&self, name: &str) -> Option<&[u8]>;
+
+    /// Every header, in the order in which they came.
+    fn each(&self) -> impl Iterator<Item = (&str, &[u8])>;
+
+    /// The path without its query.
+    fn path(&self) -> &str;
+
+    /// What travels on to providers.
+    fn passed(&self) -> Passed {
+        let value = |name| self.value(name).and_then(|bytes| HeaderValue::from_bytes(bytes).ok());
+        let mut authorization = value("authorization");
+        if let Some(secret) = &mut authorization {
+            secret.set_sensitive(true);
+        }
+        Passed {
+            request_id: value("x-request-id"),
+            traceparent: value("traceparent"),
+            tracestate: value("tracestate"),
+            authorization,
+        }
+    }
+
+    /// The caller's `x-request-id`, or one made for it.
+    fn request_id(&self) -> Arc<str> {
+        match self.value("x-request-id").filter(|id| !id.is_empty()) {
+            Some(id) => String::from_utf8_lossy(id).into(),
+            None => format!("{:032x}", rand::random::<u128>()).into(),
+        }
+    }
+
+    /// What the caller wants of an ensemble.
+    fn wishes(&self) -> Wishes {
+        if !self.each().any(|(name, _)| name.starts_with("x-ensemble-")) {
+            return Wishes::default();
+        }
+        Wishes::read(|name| self.value(name).map(|value| String::from_utf8_lossy(value).into_owned()))
+    }
+
+    /// All headers by name, several values of one joined by `, `.
+    fn by_name(&self) -> HashMap<String, String> {
+        let mut headers = HashMap::<String, String>::new();
+        for (name, value) in self.each() {
+            let value = String::from_utf8_lossy(value);
+            headers
+                .entry(name.to_owned())
+                .and_modify(|values| {
+                    values.push_str(", ");
+                    values.push_str(&value);
+                })
+                .or_insert_with(|| value.into_owned());
+        }
+        headers
+    }
+
+    /// Whether the body is JSON by its type; one without a type may be.
+    fn is_json(&self) -> bool {
+        let Some(value) = self.value("content-type") else {
+            return true;
+        };
+        let media =
+            value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
+        media.strip_prefix(b"application/").is_some_and(|sub| sub == b"json" || sub.ends_with(b"+json"))
+    }
+
+    /// Whether the body can be read as it is.
+    fn is_plain(&self) -> bool {
+        self.value("content-encoding").is_none_or(|encoding| encoding.eq_ignore_ascii_case(b"identity"))
+    }
+}

@@ -1,0 +1,14 @@
+//! What every door does with an alias's request, in no door's own words.
+//!
+//! A door brings the request: `headers` is what is read of its head, [`route`] decides who answers it, and
+//! [`replies`] drives the run. What the caller is told comes out as [`Reply`]s, which the door spells.
+
+mod answer;
+mod headers;
+mod reply;
+mod route;
+
+pub use answer::{Pacing, replies};
+pub use headers::Headers;
+pub use reply::{Field, Reply, Summary, Whole, too_large};
+pub use route::{Asked, Delivery, Given, Redirected, Route, Taken, route};

@@ -1,0 +1,154 @@
+//! Who answers an alias's request: its ensemble, or the model that takes the others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tracing::info;
+
+use super::Headers;
+use crate::chat::Request;
+use crate::ensemble::{Context, Ensemble, Facts, RunError, Wished};
+use crate::telemetry::{Door, metrics};
+use crate::upstream::DirectModel;
+
+/// An alias's complete request.
+pub struct Asked<'a, H> {
+    /// What the alias stands for.
+    pub ensemble: Arc<Ensemble>,
+    /// The request's head.
+    pub head: &'a H,
+    /// The request's body.
+    pub body: Bytes,
+    /// Which door it came in by.
+    pub door: Door,
+    /// How the door can hand over an answer.
+    pub delivery: Delivery,
+}
+
+/// How a door can hand over an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// Piece by piece, where its caller wants that.
+    Live,
+    /// As a whole, and within this time.
+    Whole {
+        /// The longest that the door can wait.
+        within: Duration,
+    },
+}
+
+/// Who answers.
+pub enum Route {
+    /// The ensemble.
+    Run(Box<Taken>),
+    /// The model that takes the others.
+    Otherwise(Box<Redirected>),
+}
+
+/// A request that is the ensemble's.
+pub struct Taken {
+    /// The ensemble, as its caller wants it.
+    pub ensemble: Arc<Ensemble>,
+    /// What is known of the caller.
+    pub context: Context,
+    /// The request.
+    pub request: Given,
+    /// How the door can hand over the answer.
+    pub delivery: Delivery,
+}
+
+/// A request that goes to the model that takes the others.
+pub struct Redirected {
+    /// The alias that was asked.
+    pub alias: Arc<str>,
+    /// Who takes it.
+    pub model: Arc<DirectModel>,
+    /// What is known of the caller.
+    pub context: Context,
+    /// The request. Its fields may be more than an ensemble can honour.
+    pub request: Request,
+    /// How the door can hand over the answer.
+    pub delivery: Delivery,
+}
+
+/// What is known of a request's body.
+pub enum Given {
+    /// Nothing yet: a run that finds no place need not read it.
+    Unread(Bytes),
+    /// All.
+    Read(Request),
+    /// That there can be no run.
+    Refused(RunError),
+}
+
+/// Decides by the caller's headers and the ensemble's condition. The body is read when one of them asks.
+pub fn route(asked: Asked<'_, impl Headers>) -> Route {
+    let Asked { ensemble, head, body, door, delivery } = asked;
+    let context = Context {
+        request_id: head.request_id(),
+        door,
+        passed: Arc::new(head.passed()),
+        ..Context::default()
+    };
+    let run =
+        |ensemble, context, request| Route::Run(Box::new(Taken { ensemble, context, request, delivery }));
+    let wished = match ensemble.wished(&head.wishes()) {
+        Ok(wished) => wished,
+        Err(error) => return run(ensemble, context, Given::Refused(error.into())),
+    };
+    let Wished { ensemble, enabled, trace, ignored, applied } = wished;
+    let mut context = Context { ignored, applied, trace, ..context };
+    if enabled && ensemble.when.is_none() {
+        return run(ensemble, context, Given::Unread(body));
+    }
+    let request = match Request::parse_for_any(body) {
+        Ok(request) => request,
+        Err(error) => return run(ensemble, context, Given::Refused(error.into())),
+    };
+    if let Some(otherwise) = &ensemble.otherwise
+        && (!enabled || !holds(&ensemble, &request, head, &mut context))
+    {
+        let why = if enabled { "when" } else { "x-ensemble-enable" };
+        info!(request_id = %context.request_id, alias = %ensemble.name, model = %otherwise.name, why, "request passed to `otherwise`");
+        metrics::passed_otherwise(&ensemble.name);
+        let (alias, model) = (Arc::clone(&ensemble.name), Arc::clone(otherwise));
+        return Route::Otherwise(Box::new(Redirected { alias, model, context, request, delivery }));
+    }
+    let given = match request.check_supported() {
+        Ok(()) => Given::Read(request),
+        Err(error) => Given::Refused(error.into()),
+    };
+    run(ensemble, context, given)
+}
+
+/// Whether the request is the ensemble's by its own condition; in doubt it is.
+fn holds(ensemble: &Ensemble, request: &Request, head: &impl Headers, context: &mut Context) -> bool {
+    let Some(when) = &ensemble.when else {
+        return true;
+    };
+    let facts = Facts {
+        model: &ensemble.name,
+        request,
+        request_id: &context.request_id,
+        path: head.path(),
+        headers: &|| head.by_name(),
+    };
+    when.holds(&facts).unwrap_or_else(|_| {
+        context.condition_failed = true;
+        true
+    })
+}
+
+impl Redirected {
+    /// The same, answered by the model alone in the alias's name.
+    pub fn into_taken(self) -> Taken {
+        let Self { alias, model, context, request, delivery } = self;
+        let ensemble = Arc::new(Ensemble::direct(alias, model));
+        let request = match ensemble.check(&request) {
+            Ok(()) => Given::Read(request),
+            Err(error) => Given::Refused(error.into()),
+        };
+        Taken { ensemble, context, request, delivery }
+    }
+}

@@ -1,0 +1,157 @@
+//! The plain HTTP door: ensembles and direct models as an OpenAI-compatible server, without an Envoy.
+//!
+//! [`serve`] speaks HTTP, [`router`] knows the paths, `chat` takes a request to the common
+//! [`dispatch`](crate::dispatch) and spells its replies.
+
+mod chat;
+mod head;
+mod keys;
+mod models;
+mod patience;
+mod refusal;
+mod server;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use axum::extract::{FromRef, Request, State};
+use axum::http::HeaderValue;
+use axum::http::header::AUTHORIZATION;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use tracing::debug;
+
+use crate::dispatch::Pacing;
+use crate::ensemble::{Runner, Snapshot};
+
+pub use keys::{Key, Keys};
+pub use server::{Connections, serve};
+pub use tls::{Certificate, CertificateError};
+
+/// What an operator decides about this door.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Larger request bodies are refused with a 413.
+    pub max_request_bytes: usize,
+    /// How long a request's body may take to arrive.
+    pub body_timeout: Duration,
+    /// When a stream speaks although there is nothing to say.
+    pub pacing: Pacing,
+    /// Who may come in; everybody where there are none.
+    pub keys: Keys,
+}
+
+/// The door: what it serves, and how.
+#[derive(Clone)]
+pub struct Door {
+    snapshot: Arc<Snapshot>,
+    runner: Runner,
+    settings: Arc<Settings>,
+    /// When it was made, in Unix seconds: what models show as their time of creation.
+    since: u64,
+}
+
+impl Door {
+    /// A door to these ensembles and direct models.
+    pub fn new(snapshot: Arc<Snapshot>, runner: Runner, settings: Settings) -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        Self { snapshot, runner, settings: Arc::new(settings), since }
+    }
+
+    /// Whether it takes a key to come in.
+    pub fn has_keys(&self) -> bool {
+        !self.settings.keys.is_empty()
+    }
+
+    /// The same without keys, for an origin that guards itself.
+    #[must_use]
+    pub fn without_keys(self) -> Self {
+        let settings = Settings { keys: Keys::default(), ..Settings::clone(&self.settings) };
+        Self { settings: Arc::new(settings), ..self }
+    }
+}
+
+/// The door as it is now: a request keeps the one that it began with.
+#[derive(Clone)]
+pub struct Live(Arc<ArcSwap<Door>>);
+
+impl Live {
+    /// A door that may be replaced.
+    pub fn new(door: Door) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(door)))
+    }
+
+    /// Another door for the requests to come.
+    pub fn replace(&self, door: Door) {
+        self.0.store(Arc::new(door));
+    }
+}
+
+impl FromRef<Live> for Door {
+    fn from_ref(live: &Live) -> Self {
+        Self::clone(&live.0.load())
+    }
+}
+
+/// Everything below the door's own listener: the API, `/health`, and an answer in JSON to whatever else is asked.
+pub fn router(door: Live) -> Router {
+    routes(door)
+        .route("/health", get(health))
+        .fallback(refusal::no_such_path)
+        .method_not_allowed_fallback(refusal::wrong_method)
+        .layer(from_fn(identify))
+}
+
+/// The API alone, for an origin that serves other paths too.
+pub fn routes(door: Live) -> Router {
+    Router::new()
+        .route("/v1/chat/completions", post(chat::complete))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{*id}", get(models::show))
+        .route_layer(from_fn_with_state(door.clone(), authorise))
+        .layer(from_fn(identify))
+        .with_state(door)
+}
+
+async fn health() -> Json<serde_json::Value> {
+    Json(serde_json::json!({"status": "ok"}))
+}
+
+const REQUEST_ID: &str = "x-request-id";
+
+/// Gives every request an id, as Envoy does, and every answer the id of its request.
+async fn identify(mut request: Request, next: Next) -> Response {
+    let id = request.headers().get(REQUEST_ID).filter(|id| !id.is_empty()).cloned();
+    let id = id.or_else(|| HeaderValue::try_from(format!("{:032x}", rand::random::<u128>())).ok());
+    if let Some(id) = &id {
+        request.headers_mut().insert(REQUEST_ID, id.clone());
+    }
+    let mut response = next.run(request).await;
+    if let Some(id) = id {
+        response.headers_mut().entry(REQUEST_ID).or_insert(id);
+    }
+    response
+}
+
+/// Lets those in who have a key. A key of ours means nothing to providers, and is taken off here.
+async fn authorise(State(door): State<Door>, mut request: Request, next: Next) -> Response {
+    let keys = &door.settings.keys;
+    if keys.is_empty() {
+        return next.run(request).await;
+    }
+    let Some(presented) = request.headers().get(AUTHORIZATION).and_then(keys::bearer) else {
+        return refusal::no_key(request.headers());
+    };
+    let Some(key) = keys.find(presented) else {
+        return refusal::wrong_key(request.headers());
+    };
+    debug!(request_id = ?request.headers().get(REQUEST_ID), key = %key.name, "request by a key");
+    request.headers_mut().remove(AUTHORIZATION);
+    next.run(request).await
+}

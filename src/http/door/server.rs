@@ -1,0 +1,181 @@
+//! Connections: accepted, held to their time, ended in good order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::serve::Listener;
+use http_body_util::BodyExt;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tracing::debug;
+
+use super::Certificate;
+use super::patience::Patience;
+
+/// How much of a request's head is read, in bytes.
+const MAX_HEAD: usize = 64 << 10;
+/// How often a caller that is silent over HTTP/2 is asked whether it is there.
+const PING: Duration = Duration::from_secs(20);
+
+/// How long a connection may take for what is its caller's part.
+#[derive(Clone, Debug)]
+pub struct Connections {
+    /// From its beginning to the end of its first request's head, TLS included.
+    pub head_timeout: Duration,
+    /// Without a request in flight; and for taking a piece of an answer.
+    pub idle_timeout: Duration,
+    /// The certificate, where the door speaks TLS.
+    pub certificate: Option<Arc<Certificate>>,
+}
+
+/// Serves on `listener` until `stop`, then lets what is in flight finish: HTTP/1.1 and HTTP/2, by TLS's
+/// negotiation, or by the caller's first bytes.
+///
+/// # Errors
+/// When TLS refuses the settings.
+pub async fn serve<L: Listener>(
+    mut listener: L,
+    router: Router,
+    connections: Connections,
+    stop: impl Future<Output = ()>,
+) -> Result<(), rustls::Error> {
+    let tls = match &connections.certificate {
+        Some(certificate) => Some(TlsAcceptor::from(Arc::new(certificate.server_config()?))),
+        None => None,
+    };
+    let (stopping, _) = watch::channel(false);
+    let mut open = JoinSet::new();
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => break,
+            (io, _) = listener.accept() => {
+                let (router, bounds, stopped) = (router.clone(), connections.clone(), stopping.subscribe());
+                match tls.clone() {
+                    Some(tls) => open.spawn(secured(io, tls, router, bounds, stopped)),
+                    None => open.spawn(connection(io, router, bounds, stopped)),
+                };
+            }
+            // Connections that are over leave nothing but their place in the set.
+            Some(_) = open.join_next() => {}
+        }
+    }
+    drop(listener);
+    stopping.send_replace(true);
+    while open.join_next().await.is_some() {}
+    Ok(())
+}
+
+async fn secured(
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    tls: TlsAcceptor,
+    router: Router,
+    bounds: Connections,
+    stopped: watch::Receiver<bool>,
+) {
+    match tokio::time::timeout(bounds.head_timeout, tls.accept(io)).await {
+        Ok(Ok(io)) => connection(io, router, bounds, stopped).await,
+        Ok(Err(error)) => debug!(%error, "no TLS"),
+        Err(_elapsed) => debug!("TLS took too long"),
+    }
+}
+
+async fn connection(
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    bounds: Connections,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let io = TokioIo::new(Patience::new(io, bounds.idle_timeout));
+    let in_flight = InFlight::default();
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(|request: Request<Incoming>| {
+        let answering = router.call(request);
+        let place = in_flight.place();
+        async move {
+            // The place is held until the answer is sent, or dropped with a caller that has left.
+            answering.await.map(|response| {
+                response.map(|body| {
+                    body.map_frame(move |frame| {
+                        let _held = &place;
+                        frame
+                    })
+                })
+            })
+        }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(bounds.head_timeout).max_buf_size(MAX_HEAD);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING);
+    let mut serving = std::pin::pin!(builder.serve_connection(io, service));
+    let mut is_stopping = false;
+    loop {
+        tokio::select! {
+            ended = &mut serving => {
+                if let Err(error) = ended {
+                    debug!(%error, "connection broken");
+                }
+                return;
+            }
+            () = in_flight.idle(&bounds) => return,
+            // A sender that is gone means the same.
+            _ = stopped.wait_for(|stopped| *stopped), if !is_stopping => {
+                is_stopping = true;
+                serving.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+/// How many requests of a connection are in flight.
+#[derive(Debug)]
+struct InFlight(watch::Sender<usize>);
+
+/// A request in flight.
+struct Place(watch::Sender<usize>);
+
+impl Default for InFlight {
+    fn default() -> Self {
+        Self(watch::channel(0).0)
+    }
+}
+
+impl InFlight {
+    fn place(&self) -> Place {
+        self.0.send_modify(|places| *places += 1);
+        Place(self.0.clone())
+    }
+
+    /// Ends when the caller has had its time: for its first request, or for the next one. What stands before a
+    /// request, be it silence or half a head, is no request.
+    async fn idle(&self, bounds: &Connections) {
+        let mut places = self.0.subscribe();
+        let mut bound = bounds.head_timeout;
+        loop {
+            let is_idle = *places.borrow_and_update() == 0;
+            if !is_idle {
+                bound = bounds.idle_timeout;
+            }
+            let wait = if is_idle { bound } else { Duration::MAX };
+            match tokio::time::timeout(wait, places.changed()).await {
+                Ok(_) => bound = bounds.idle_timeout,
+                Err(_elapsed) => return,
+            }
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.send_modify(|places| *places -= 1);
+    }
+}

@@ -1,0 +1,132 @@
+//! Writes decisions as JSON lines, on a thread of its own: disks and pipes may be slow, and requests never wait.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+
+use super::Decision;
+use crate::telemetry::metrics;
+
+/// How many decisions may wait to be written.
+const MOST_WAITING: usize = 1024;
+/// How many bytes are written at once, about.
+const BATCH: usize = 64 << 10;
+/// How often losses are told.
+const RHYTHM: Duration = Duration::from_secs(60);
+
+/// A thread that writes, and the queue in front of it.
+#[derive(Debug)]
+pub(super) struct Writer {
+    queue: SyncSender<Arc<Decision>>,
+    losses: Arc<Losses>,
+    thread: JoinHandle<()>,
+}
+
+impl Writer {
+    /// Begins a thread that writes lines by `write`.
+    ///
+    /// # Errors
+    /// When there can be no thread.
+    pub(super) fn begin(
+        sink: &'static str,
+        mut write: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<Self> {
+        let (queue, waiting) = sync_channel(MOST_WAITING);
+        let losses = Arc::new(Losses { sink, lost: AtomicU64::new(0), told: Mutex::new(None) });
+        let known = Arc::clone(&losses);
+        let thread = thread::Builder::new().name(sink.to_owned());
+        let thread = thread.spawn(move || write_all(&waiting, &mut write, &known))?;
+        Ok(Self { queue, losses, thread })
+    }
+
+    /// Has a decision written, unless too many wait already.
+    pub(super) fn take(&self, decision: &Arc<Decision>) {
+        if self.queue.try_send(Arc::clone(decision)).is_err() {
+            self.losses.add(1, "too slow");
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn lost(&self) -> u64 {
+        self.losses.lost.load(Ordering::Relaxed)
+    }
+
+    /// Lets the thread write what waits, and end.
+    pub(super) fn end(self) -> JoinHandle<()> {
+        self.thread
+    }
+}
+
+fn write_all(
+    waiting: &Receiver<Arc<Decision>>,
+    write: &mut impl FnMut(&[u8]) -> io::Result<()>,
+    losses: &Losses,
+) {
+    let mut lines = Vec::new();
+    loop {
+        let first = match waiting.recv_timeout(RHYTHM) {
+            Ok(decision) => decision,
+            Err(RecvTimeoutError::Timeout) => {
+                losses.tell("earlier");
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
+        lines.clear();
+        let mut count = 0;
+        let mut next = Some(first);
+        while let Some(decision) = next {
+            // A decision is always JSON.
+            if serde_json::to_writer(&mut lines, &*decision).is_ok() {
+                lines.push(b'\n');
+                count += 1;
+            }
+            next = if lines.len() < BATCH { waiting.try_recv().ok() } else { None };
+        }
+        if let Err(error) = write(&lines) {
+            losses.add(count, &error.to_string());
+        }
+    }
+    losses.tell_all("earlier");
+}
+
+/// Decisions that were not written.
+#[derive(Debug)]
+struct Losses {
+    sink: &'static str,
+    /// Those not told yet.
+    lost: AtomicU64,
+    told: Mutex<Option<Instant>>,
+}
+
+impl Losses {
+    fn add(&self, count: u64, cause: &str) {
+        self.lost.fetch_add(count, Ordering::Relaxed);
+        metrics::decisions_lost().increment(count);
+        self.tell(cause);
+    }
+
+    /// Tells of what was lost: at once, and then in a rhythm.
+    fn tell(&self, cause: &str) {
+        {
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            if told.is_some_and(|at| at.elapsed() < RHYTHM) || self.lost.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            *told = Some(Instant::now());
+        }
+        self.tell_all(cause);
+    }
+
+    fn tell_all(&self, cause: &str) {
+        let lost = self.lost.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            warn!(lost, sink = self.sink, cause, "decisions were not written");
+        }
+    }
+}
