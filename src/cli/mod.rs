@@ -1,7 +1,12 @@
 //! The commands.
 
+mod account;
+mod ask;
+mod paint;
+mod progress;
 mod replay;
 mod table;
+mod watch;
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -11,7 +16,9 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+use self::ask::Ask;
 use self::replay::Replay;
+use self::watch::Watch;
 use crate::app::{self, FromFile};
 use crate::config::{self, Config, Problems};
 use crate::telemetry::chain;
@@ -35,6 +42,8 @@ enum Command {
     Check(ConfigFile),
     /// Print the JSON Schema of the configuration.
     Schema,
+    Ask(Ask),
+    Watch(Watch),
     Replay(Replay),
     /// Print the completions for a shell.
     Completions {
@@ -60,6 +69,11 @@ impl Cli {
                 check(&config, loaded, &mut io::stdout(), &mut io::stderr())
             }
             Command::Schema => schema(&mut io::stdout()),
+            Command::Ask(ask) => match config::load(&ask.file.config) {
+                Ok(config) => told(Box::pin(ask.run(&config)).await),
+                Err(problems) => report(&ask.file.config, &problems, &mut io::stderr()),
+            },
+            Command::Watch(watch) => told(Box::pin(watch.run()).await),
             Command::Replay(replay) => told(Box::pin(replay.run()).await),
             Command::Completions { shell } => completions(shell, &mut io::stdout()),
         };
