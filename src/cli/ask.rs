@@ -158,10 +158,10 @@ impl Following {
     /// What came of the run, which is over.
     async fn decision(&mut self) -> Option<Arc<Decision>> {
         while let Some(told) = self.watch.next().await {
-            if let Told::Decision(decision) = told {
-                if decision.outcome() != How::Running {
-                    return Some(decision);
-                }
+            if let Told::Decision(decision) = told
+                && decision.outcome() != How::Running
+            {
+                return Some(decision);
             }
         }
         None

@@ -105,7 +105,7 @@ async fn serve(file: PathBuf) -> io::Result<ExitCode> {
         Err(problems) => return report(&file, &problems, &mut io::stderr()),
     };
     let level = from.config.log.to_stdout();
-    match app::serve(from, level).await {
+    match Box::pin(app::serve(from, level)).await {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
             // The one error that no log could take: it is why there is no service.
