@@ -9,12 +9,13 @@
 //!    re-rendered.
 //! 3. [`dispatch`]: what every door does from here on: who answers, and what its caller is told. [`http`] is
 //!    the other door, for callers without an Envoy.
-//! 4. [`limits`]: the run is admitted, or refused with a 503.
+//! 4. [`limits`]: the run is admitted, or refused: too many are in flight, its caller has asked too much, or the alias
+//!    has spent its budget.
 //! 5. [`ensemble`]: the alias's condition and the caller's headers decide what is asked for; the panel
 //!    is asked by one fan-out, the quorum collects usable candidates, keys are read from them where they
 //!    are compared, the strategy makes one answer of them.
 //! 6. [`upstream`]: each call goes to its provider over hyper, again where that may help, and not at all
-//!    while its model cools down.
+//!    while its model cools down or is over its limit.
 //! 7. [`telemetry`]: the run's decision is recorded once, however the run ended; [`http`] shows it to whoever
 //!    watches.
 //! 8. [`ext_proc`] again: the outcome goes back to Envoy as an immediate response, or as a stream

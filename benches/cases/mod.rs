@@ -127,7 +127,7 @@ pub(crate) fn runner() -> (Runner, Arc<Ensemble>) {
 /// One whole run: three members, a judge, the answer's bytes.
 pub(crate) async fn run(runner: &Runner, ensemble: &Arc<Ensemble>, body: &Bytes) -> usize {
     let context = Context { request_id: "request-1".into(), ..Context::default() };
-    let admitted = runner.admit(Arc::clone(ensemble), context);
+    let admitted = runner.admit(Arc::clone(ensemble), context).await;
     let admitted = admitted.unwrap_or_else(|failed| panic!("{:?}", failed.error));
     let request = Request::parse(body.clone()).expect("a request");
     let outcome = admitted.run(request, None).await;

@@ -1,19 +1,24 @@
 //! What is in force, for every listener, and what outlives it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::task::JoinSet;
+use tracing::warn;
 
 use crate::config::{Address, Config};
 use crate::ensemble::Runner;
 use crate::ext_proc::Setup;
 use crate::http::admin::{Admin, InForce, Readiness};
 use crate::http::door::{Door, Live};
-use crate::limits::{Admission, Cooldowns};
+use crate::limits::{Admission, Cooldowns, Limiter, StoreError};
 use crate::telemetry::metrics::{self, Metrics};
 use crate::telemetry::{Decisions, LogLevel};
-use crate::upstream::{Caller, HttpCaller, Retrying, check};
+use crate::upstream::{Caller, HttpCaller, Limited, Retrying, check};
+
+/// How long it may take to tell a shared store what the last runs have cost.
+const FLUSH: Duration = Duration::from_secs(2);
 
 /// What is in force, and what outlives it: a model that cools down does so under the next configuration too, and runs
 /// that are in flight count against the next cap.
@@ -23,42 +28,57 @@ pub(super) struct Current {
     /// The same for the operators' own origin.
     playground: Live,
     shown: Arc<ArcSwap<InForce>>,
-    admission: Admission,
+    lasting: Lasting,
     cooldowns: Cooldowns,
     http: Arc<HttpCaller>,
-    caller: Arc<dyn Caller>,
-    background: JoinSet<()>,
     metrics: Metrics,
+    /// What keeps the limits' store.
+    keeping: JoinSet<()>,
+    background: JoinSet<()>,
+}
+
+/// What the runs of every configuration share.
+struct Lasting {
+    caller: Arc<dyn Caller>,
+    admission: Admission,
+    limiter: Limiter,
     decisions: Decisions,
 }
 
 impl Current {
-    /// By a first configuration.
-    pub(super) fn new(config: &Config, metrics: Metrics, decisions: Decisions) -> Self {
+    /// By a first configuration, whose store of limits remains.
+    ///
+    /// # Errors
+    /// When that store cannot be used.
+    pub(super) fn new(config: &Config, metrics: Metrics, decisions: Decisions) -> Result<Self, StoreError> {
         let (http, cooldowns) = (Arc::new(HttpCaller), Cooldowns::default());
         let admission = Admission::new(config.max_inflight);
-        let caller: Arc<dyn Caller> = Arc::new(Retrying::new(Arc::clone(&http), cooldowns.clone()));
-        let setup = setup(config, &admission, &caller, &decisions);
+        let (limiter, keeper) = Limiter::open(&config.store)?;
+        let mut keeping = JoinSet::new();
+        keeping.spawn(keeper.keep());
+        let retrying = Retrying::new(Arc::clone(&http), cooldowns.clone());
+        let caller: Arc<dyn Caller> = Arc::new(Limited::new(Arc::new(retrying), limiter.clone()));
+        let lasting = Lasting { caller, admission, limiter, decisions };
+        let setup = lasting.setup(config);
         let mut current = Self {
             door: Live::new(door(config, &setup)),
             playground: Live::new(door(config, &setup).without_keys()),
             setup: Arc::new(ArcSwap::from_pointee(setup)),
             shown: Arc::new(ArcSwap::from_pointee(in_force(config))),
-            admission,
+            lasting,
             cooldowns,
             http,
-            caller,
-            background: JoinSet::new(),
             metrics,
-            decisions,
+            keeping,
+            background: JoinSet::new(),
         };
         current.begin(config);
-        current
+        Ok(current)
     }
 
     /// Puts another configuration in force. Requests that have begun keep theirs.
     pub(super) async fn replace(&mut self, config: &Config) {
-        let setup = setup(config, &self.admission, &self.caller, &self.decisions);
+        let setup = self.lasting.setup(config);
         self.door.replace(door(config, &setup));
         self.playground.replace(door(config, &setup).without_keys());
         self.setup.store(Arc::new(setup));
@@ -70,6 +90,14 @@ impl Current {
     /// Ends what goes on beside requests.
     pub(super) async fn end_background(&mut self) {
         self.background.shutdown().await;
+    }
+
+    /// Tells a shared store of limits what the last runs have cost.
+    pub(super) async fn end_limits(&mut self) {
+        if tokio::time::timeout(FLUSH, self.lasting.limiter.flush()).await.is_err() {
+            warn!("the limits' store could not be told what the last runs have cost");
+        }
+        self.keeping.shutdown().await;
     }
 
     /// Counts what the configuration has, and asks models that have cooled down.
@@ -111,13 +139,17 @@ impl Current {
     }
 }
 
-fn setup(config: &Config, admission: &Admission, caller: &Arc<dyn Caller>, decisions: &Decisions) -> Setup {
-    let admission = admission.with_max(config.max_inflight);
-    Setup {
-        snapshot: Arc::clone(&config.snapshot),
-        runner: Runner::new(Arc::clone(caller), admission, config.max_answer_bytes)
-            .recording(decisions.clone()),
-        settings: Arc::new(config.ext_proc.clone()),
+impl Lasting {
+    fn setup(&self, config: &Config) -> Setup {
+        let Self { caller, admission, limiter, decisions } = self;
+        let admission = admission.with_max(config.max_inflight);
+        Setup {
+            snapshot: Arc::clone(&config.snapshot),
+            runner: Runner::new(Arc::clone(caller), admission, config.max_answer_bytes)
+                .limited_by(limiter.clone())
+                .recording(decisions.clone()),
+            settings: Arc::new(config.ext_proc.clone()),
+        }
     }
 }
 

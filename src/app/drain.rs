@@ -53,6 +53,7 @@ impl Drain {
             Ok(ended) => ended?,
             Err(_elapsed) => warn!("some runs were still going on at the end of the drain"),
         }
+        self.current.end_limits().await;
         self.decisions.close(WRITING).await;
         info!("stopped");
         Ok(())

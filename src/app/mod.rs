@@ -30,6 +30,7 @@ use self::watch::Fingerprint;
 use crate::config::{Config, Problems};
 use crate::http;
 use crate::http::admin::Readiness;
+use crate::limits::StoreError;
 use crate::telemetry::{Decisions, LogLevel, metrics};
 use crate::upstream::Pools;
 
@@ -48,6 +49,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// Limits cannot be counted where they should be.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The gRPC server failed.
     #[error("the ext_proc server failed")]
     Serve(#[from] tonic::transport::Error),
@@ -148,7 +152,7 @@ pub async fn run(
         let path = config.decisions.file.as_ref().map(|file| file.path.display().to_string());
         Error::Decisions { path: path.unwrap_or_else(|| "standard output".to_owned()), source }
     })?;
-    let current = Current::new(&config, metrics, decisions.clone());
+    let current = Current::new(&config, metrics, decisions.clone())?;
     let log = Routes::new(http::decision_log(decisions.clone())).into_axum_router();
     let more =
         http::door::routes(current.playground()).merge(http::decision_routes(decisions.clone())).merge(log);

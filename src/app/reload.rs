@@ -18,7 +18,7 @@ use crate::telemetry::{LogLevel, metrics};
 use crate::upstream::Pools;
 
 /// What is decided when the process begins: the keys, and where they stand.
-const LASTING: [(&str, &str); 8] = [
+const LASTING: [(&str, &str); 9] = [
     ("listen.ext_proc", "/listen/ext_proc"),
     ("listen.http", "/listen/http"),
     ("http.tls", "/http/tls"),
@@ -26,6 +26,7 @@ const LASTING: [(&str, &str); 8] = [
     ("http.idle_timeout_ms", "/http/idle_timeout_ms"),
     ("listen.admin", "/listen/admin"),
     ("decisions", "/decisions"),
+    ("limits.store", "/limits/store"),
     ("log.format", "/log/format"),
 ];
 

@@ -90,6 +90,8 @@ impl ApiError {
     /// The `type` that OpenAI gives such a status.
     fn kind(&self) -> &'static str {
         match self.status {
+            // The one cause that OpenAI gives a type of its own.
+            429 if self.label == "insufficient_quota" => self.label,
             401 => "authentication_error",
             403 => "permission_error",
             429 => "rate_limit_error",

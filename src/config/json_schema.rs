@@ -45,6 +45,7 @@ pub(super) fn direct_or_ensemble(schema: &mut Schema) {
             "timeout": forbidden(why),
             "retries": forbidden(why),
             "cooldown": forbidden(why),
+            "rate_limit": forbidden("is a direct model's key here; an ensemble's stands in `ensemble`"),
             "background_check": forbidden(why),
             "response_format": forbidden(why),
             "request": forbidden(why),

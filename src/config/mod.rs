@@ -28,6 +28,7 @@ use serde_json::Value;
 
 use crate::ensemble::Snapshot;
 use crate::http::door;
+use crate::limits::StoreSettings;
 use crate::telemetry::{Log, Sinks};
 use crate::upstream::{DirectModel, Pools};
 
@@ -56,6 +57,8 @@ pub struct Config {
     pub max_inflight: usize,
     /// How large an answer may be, in bytes; a larger one is an error.
     pub max_answer_bytes: usize,
+    /// Where use is counted.
+    pub store: StoreSettings,
     /// What is logged, and how.
     pub log: Log,
     /// Where decisions go, besides the log.

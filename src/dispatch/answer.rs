@@ -32,7 +32,7 @@ pub fn replies(taken: Taken, runner: Runner, pacing: Pacing) -> impl Stream<Item
     stream! {
         let Taken { ensemble, context, request, delivery } = taken;
         let request_id = Arc::clone(&context.request_id);
-        let admitted = match runner.admit(Arc::clone(&ensemble), context) {
+        let admitted = match runner.admit(Arc::clone(&ensemble), context).await {
             Ok(admitted) => admitted,
             Err(failed) => {
                 yield refused(&failed, &request_id);
@@ -52,7 +52,7 @@ pub fn replies(taken: Taken, runner: Runner, pacing: Pacing) -> impl Stream<Item
             }
         };
         let answer = Answer::new(&ensemble.name, request.include_usage);
-        let mut answering = Answering { answer, alone: Head::of(&ensemble), request_id, pacing };
+        let mut answering = Answering { answer, alone: admitted.head().clone(), request_id, pacing };
         let streams = request.stream;
         match delivery {
             Delivery::Live if streams => {

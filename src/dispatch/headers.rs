@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use crate::ensemble::Wishes;
+use crate::limits::{CallerKey, KeySource};
 use crate::upstream::Passed;
 
 /// The head of a caller's request, as its door holds it. Names are in lower case.
@@ -18,6 +19,23 @@ pub trait Headers: Sync {
 
     /// The path without its query.
     fn path(&self) -> &str;
+
+    /// What others on the way have found out about the request, as a text.
+    fn metadata(&self, _namespace: &str, _path: &[String]) -> Option<String> {
+        None
+    }
+
+    /// Who the caller is to the limits; none where all callers share them.
+    fn caller_key(&self, source: &KeySource) -> Option<CallerKey> {
+        let key = match source {
+            KeySource::Global => return None,
+            KeySource::Header(name) => self.value(name.as_str()).filter(|v| !v.is_empty()).map(CallerKey::of),
+            KeySource::Metadata { namespace, path } => {
+                self.metadata(namespace, path).map(|value| CallerKey::of(value.as_bytes()))
+            }
+        };
+        Some(key.unwrap_or_else(CallerKey::anonymous))
+    }
 
     /// What travels on to providers.
     fn passed(&self) -> Passed {

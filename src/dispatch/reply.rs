@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::chat::{ApiError, Usage};
 use crate::ensemble::Head;
+use crate::limits::Quota;
 
 /// The content type of whole answers and of errors.
 pub(super) const JSON: &str = "application/json";
@@ -91,6 +92,7 @@ pub(super) fn fields(content_type: &'static str, head: Option<&Head>, request_id
     fields.push(("x-ensemble-alias", head.alias.to_string()));
     fields.push(("x-ensemble-strategy", head.strategy.to_owned()));
     fields.push(("x-ensemble-panel", head.panel.to_string()));
+    fields.extend(head.quota.iter().flat_map(Quota::headers));
     if let Some(outcome) = head.outcome {
         fields.push(("x-ensemble-responses", head.responses.to_string()));
         fields.push(("x-ensemble-outcome", outcome.label().to_owned()));

@@ -9,6 +9,7 @@ use tracing::info;
 use super::Headers;
 use crate::chat::Request;
 use crate::ensemble::{Context, Ensemble, Facts, RunError, Wished};
+use crate::limits::KeySource;
 use crate::telemetry::{Door, metrics};
 use crate::upstream::DirectModel;
 
@@ -18,6 +19,8 @@ pub struct Asked<'a, H> {
     pub ensemble: Arc<Ensemble>,
     /// The request's head.
     pub head: &'a H,
+    /// What tells callers apart where their use is limited.
+    pub caller_key: &'a KeySource,
     /// The request's body.
     pub body: Bytes,
     /// Which door it came in by.
@@ -84,11 +87,12 @@ pub enum Given {
 
 /// Decides by the caller's headers and the ensemble's condition. The body is read when one of them asks.
 pub fn route(asked: Asked<'_, impl Headers>) -> Route {
-    let Asked { ensemble, head, body, door, delivery } = asked;
+    let Asked { ensemble, head, caller_key, body, door, delivery } = asked;
     let context = Context {
         request_id: head.request_id(),
         door,
         passed: Arc::new(head.passed()),
+        caller_key: head.caller_key(caller_key),
         ..Context::default()
     };
     let run =
@@ -98,7 +102,8 @@ pub fn route(asked: Asked<'_, impl Headers>) -> Route {
         Err(error) => return run(ensemble, context, Given::Refused(error.into())),
     };
     let Wished { ensemble, enabled, trace, ignored, applied } = wished;
-    let mut context = Context { ignored, applied, trace, ..context };
+    let estimated_tokens = ensemble.estimated_tokens(&body);
+    let mut context = Context { ignored, applied, trace, estimated_tokens, ..context };
     if enabled && ensemble.when.is_none() {
         return run(ensemble, context, Given::Unread(body));
     }

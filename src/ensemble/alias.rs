@@ -12,7 +12,8 @@ use super::answer::Reading;
 use super::overrides::Overrides;
 use super::strategy::Strategy;
 use super::when::When;
-use crate::chat::{Request, RequestError};
+use crate::chat::{RawObject, Request, RequestError};
+use crate::limits::{Budget, RateLimit, estimated_tokens};
 use crate::upstream::DirectModel;
 
 /// Every alias of one configuration; a request keeps the snapshot it began with.
@@ -94,6 +95,10 @@ pub struct Ensemble {
     pub when: Option<When>,
     /// Where the others go: Envoy routes them by this model's name.
     pub otherwise: Option<Arc<DirectModel>>,
+    /// How much each caller may ask; none without a limit.
+    pub rate_limit: Option<RateLimit>,
+    /// What it may spend in a day; none without a bound.
+    pub budget: Option<Budget>,
     /// What callers may change by headers.
     pub overrides: Overrides,
     /// Whether callers see the decision.
@@ -124,6 +129,8 @@ impl Ensemble {
             overrides: Overrides::default(),
             trace: Trace::Off,
             reasoning: Reasoning::Pass,
+            rate_limit: None,
+            budget: None,
         }
     }
 
@@ -161,6 +168,20 @@ impl Ensemble {
             (Strategy::Average(_), _) => Reading::Number { pattern: None, pointer: None },
             (_, reading) => reading.clone(),
         }
+    }
+
+    /// How many tokens a run of this request may cost, where somebody counts them: as many as each member's call may,
+    /// and as one more that judges. A request that cannot be read costs as much as one without a bound.
+    pub fn estimated_tokens(&self, request: &Bytes) -> u64 {
+        if !self.rate_limit.as_ref().is_some_and(RateLimit::counts_tokens) {
+            return 0;
+        }
+        let asked = RawObject::parse(request.clone()).ok();
+        let most = |field| asked.as_ref()?.read::<u64>(field).ok().flatten();
+        let call =
+            estimated_tokens(request.len(), most("max_completion_tokens").or_else(|| most("max_tokens")));
+        let judges = usize::from(self.strategy.judge_rounds(self.panel.len()) > 0);
+        call.saturating_mul((self.panel.len() + judges) as u64)
     }
 
     /// The longest that a run may take by its own bounds: the deadline, or as many calls one after the other

@@ -69,6 +69,7 @@ fn told(failure: &Failure, model: &DirectModel, alias: &str) -> RunError {
     let unanswered = match failure {
         Failure::Timeout => Unanswered::Timeout,
         Failure::Cooling { retry_after } => Unanswered::Cooling(*retry_after),
+        Failure::Limited { retry_after } => Unanswered::RateLimited(Some(*retry_after)),
         Failure::Status { status, error, retry_after } => match status.as_u16() {
             status @ (400 | 413 | 422) => return refused(status, error.as_ref(), model, alias),
             status @ (401 | 403) if is_callers_key => return refused(status, error.as_ref(), model, alias),

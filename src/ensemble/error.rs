@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::direct::Unanswered;
 use super::overrides::OverrideError;
 use crate::chat::{ApiError, RequestError};
+use crate::limits::Denied;
 use crate::upstream::{DirectModel, Failure, ProviderError};
 
 /// Why a run gave no answer.
@@ -19,6 +20,23 @@ pub enum RunError {
     /// Too many runs are in flight; nobody was asked.
     #[error("too many requests are being answered; try again soon")]
     Overloaded,
+    /// The caller has had as much of the alias as there is for now; nobody was asked.
+    #[error("the limit on {what} of this model is reached; try again later")]
+    OverLimit {
+        /// Which limit.
+        what: &'static str,
+        /// When there may be room, at the soonest.
+        retry_after: Option<Duration>,
+    },
+    /// The alias has spent what it may in a day; nobody was asked.
+    #[error("this model has spent its budget for today (UTC)")]
+    BudgetSpent {
+        /// How long the day still lasts.
+        retry_after: Duration,
+    },
+    /// Nobody knows whether the limits have room; nobody was asked.
+    #[error("rate limits cannot be checked at the moment; try again soon")]
+    LimitsUnavailable,
     /// Every member says that the request is wrong.
     #[error("{}", error.message)]
     Refused {
@@ -93,6 +111,8 @@ pub enum Cause {
     RateLimited(Option<Duration>),
     /// Left alone after others' failures.
     Cooling(Duration),
+    /// Nobody knows whether it is over its limit.
+    Undecided,
     /// Anything else.
     Upstream,
 }
@@ -105,6 +125,8 @@ impl Cause {
             Failure::Status { status, retry_after, .. } if status.as_u16() == 429 => {
                 Self::RateLimited(*retry_after)
             }
+            Failure::Limited { retry_after } => Self::RateLimited(Some(*retry_after)),
+            Failure::Undecided => Self::Undecided,
             Failure::Cooling { retry_after } => Self::Cooling(*retry_after),
             _ => Self::Upstream,
         }
@@ -118,6 +140,13 @@ impl From<&RunError> for ApiError {
             RunError::Request(e) => Self::from(e),
             RunError::Override(e) => api(400, "invalid_header").param(e.header),
             RunError::Overloaded => api(503, "overloaded").retry_after(Some(1)),
+            RunError::OverLimit { retry_after, .. } => {
+                api(429, "rate_limit_exceeded").retry_after(seconds(*retry_after))
+            }
+            RunError::BudgetSpent { retry_after } => {
+                api(429, "insufficient_quota").no_retry().retry_after(seconds(Some(*retry_after)))
+            }
+            RunError::LimitsUnavailable => api(503, "limits_unavailable").retry_after(Some(1)),
             RunError::Refused { status, error } => {
                 let refused = api(*status, "upstream_refused").code(error.code.clone()).no_retry();
                 Self { param: error.param.clone(), ..refused }
@@ -142,6 +171,16 @@ impl From<&RunError> for ApiError {
     }
 }
 
+impl From<&Denied> for RunError {
+    fn from(denied: &Denied) -> Self {
+        match denied {
+            Denied::Over { what, retry_after, .. } => Self::OverLimit { what, retry_after: *retry_after },
+            Denied::Spent { retry_after } => Self::BudgetSpent { retry_after: *retry_after },
+            Denied::Undecided => Self::LimitsUnavailable,
+        }
+    }
+}
+
 /// An error with the status that its cause has.
 fn caused(cause: Cause, error: ApiError) -> ApiError {
     match cause {
@@ -150,6 +189,7 @@ fn caused(cause: Cause, error: ApiError) -> ApiError {
         Cause::Cooling(after) => {
             ApiError { status: 503, ..error.no_retry().retry_after(seconds(Some(after))) }
         }
+        Cause::Undecided => ApiError { status: 503, ..error.no_retry().retry_after(Some(1)) },
         Cause::Upstream => error.no_retry(),
     }
 }

@@ -34,6 +34,8 @@ pub(crate) fn ensemble(name: &str) -> Ensemble {
         execution: Execution::Parallel,
         when: None,
         otherwise: None,
+        rate_limit: None,
+        budget: None,
         overrides: Overrides::default(),
         trace: Trace::Off,
         reasoning: Reasoning::Pass,

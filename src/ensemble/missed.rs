@@ -48,6 +48,8 @@ pub(super) enum SharedCause {
     Timeout,
     /// Left alone after others' failures.
     Cooling,
+    /// Nobody knows whether there is room.
+    Undecided,
 }
 
 impl Missed {
@@ -75,6 +77,8 @@ impl Missed {
         match self {
             Self::Failed(Failure::Timeout) => Some(SharedCause::Timeout),
             Self::Failed(Failure::Cooling { .. }) => Some(SharedCause::Cooling),
+            Self::Failed(Failure::Limited { .. }) => Some(SharedCause::RateLimited),
+            Self::Failed(Failure::Undecided) => Some(SharedCause::Undecided),
             Self::Failed(failure) => match failure.status()?.as_u16() {
                 400 | 422 => Some(SharedCause::Refused),
                 429 => Some(SharedCause::RateLimited),
@@ -119,6 +123,7 @@ impl Panel {
             Some(SharedCause::RateLimited) => RunError::RateLimited { retry_after: self.soonest() },
             Some(SharedCause::Auth) => RunError::UpstreamAuth,
             Some(SharedCause::Timeout) => RunError::Timeout,
+            Some(SharedCause::Undecided) => RunError::LimitsUnavailable,
             Some(SharedCause::Cooling) => RunError::Cooling { retry_after: self.soonest() },
             None => quorum_not_met,
         }

@@ -14,6 +14,7 @@ use super::candidate::Candidate;
 use super::error::{Cause, RunError};
 use super::run::Run;
 use crate::chat::{ApiError, Collected, Completion, Event, Usage};
+use crate::limits::Quota;
 use crate::telemetry::decision::Outcome as How;
 use crate::telemetry::{Bill, Ended, Seat};
 use crate::upstream::Failure;
@@ -44,6 +45,8 @@ pub struct Head {
     pub agreement: Option<f64>,
     /// The decision of a run without an answer, where the caller may see it.
     pub decision: Option<Arc<RawValue>>,
+    /// What is left of the caller's limits, where the alias has any.
+    pub quota: Option<Quota>,
     /// How long the panel took.
     pub panel_time: Duration,
     /// How long the judge took to its first words, when one was asked.
@@ -272,7 +275,7 @@ mod tests {
     async fn end(panel: Scripted, streams: bool, max_answer_bytes: usize) -> Result<(), &'static str> {
         let runner = Runner::new(Arc::new(panel), Admission::new(1), max_answer_bytes);
         let context = Context { request_id: "request-1".into(), ..Context::default() };
-        let admitted = runner.admit(Arc::new(fixture::ensemble("team")), context).ok().unwrap();
+        let admitted = runner.admit(Arc::new(fixture::ensemble("team")), context).await.ok().unwrap();
         let body = json!({"messages": [{"role": "user", "content": "why?"}], "stream": streams});
         let request = Request::parse(Bytes::from(body.to_string())).unwrap();
         let events: Vec<_> = admitted.run(request, None).await.ok().unwrap().events.collect().await;

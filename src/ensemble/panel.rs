@@ -206,8 +206,8 @@ impl Asking {
             Verdict::Unreachable if is_best_effort => Need::Decision,
             // What all members say alike is the caller's to know: the others are given a moment to say so.
             Verdict::Unreachable => match self.panel.shared_cause() {
-                // Who cools down says so at once.
-                Some(SharedCause::Cooling) => Need::Confirmation(Duration::ZERO),
+                // Who is not called says so at once.
+                Some(SharedCause::Cooling | SharedCause::Undecided) => Need::Confirmation(Duration::ZERO),
                 Some(_) => Need::Confirmation(CONFIRMATION),
                 None => Need::Nothing,
             },

@@ -20,7 +20,7 @@ use super::panel;
 use super::quorum::Verdict;
 use super::strategy::Strategy;
 use crate::chat::{ApiError, Body, Completion, Delta, Event, Request, Thinking};
-use crate::limits::{Admission, Permit};
+use crate::limits::{Admission, CallerKey, Demand, Denied, Grant, Lease, Limiter, Permit};
 use crate::telemetry::{About, Account, Attempts, Decisions, Door};
 use crate::upstream::{Bounds, Call, Caller, DirectModel, Events, Failure, Passed, bound};
 
@@ -29,6 +29,7 @@ use crate::upstream::{Bounds, Call, Caller, DirectModel, Events, Failure, Passed
 pub struct Runner {
     caller: Arc<dyn Caller>,
     admission: Admission,
+    limiter: Limiter,
     max_answer_bytes: usize,
     decisions: Decisions,
 }
@@ -38,6 +39,10 @@ pub struct Runner {
 pub struct Context {
     /// The caller's `x-request-id`, or one made for it.
     pub request_id: Arc<str>,
+    /// Who the caller is to the limits; none where all callers share them.
+    pub caller_key: Option<CallerKey>,
+    /// How many tokens the run may cost ([`Ensemble::estimated_tokens`]).
+    pub estimated_tokens: u64,
     /// How it came in.
     pub door: Door,
     /// What travels on to providers.
@@ -55,7 +60,8 @@ pub struct Context {
 impl Runner {
     /// Runs ensembles by these calls, within this cap, to answers of at most so many bytes.
     pub fn new(caller: Arc<dyn Caller>, admission: Admission, max_answer_bytes: usize) -> Self {
-        Self { caller, admission, max_answer_bytes, decisions: Decisions::default() }
+        let (limiter, decisions) = (Limiter::default(), Decisions::default());
+        Self { caller, admission, limiter, max_answer_bytes, decisions }
     }
 
     /// With the decisions of its runs going there.
@@ -64,11 +70,18 @@ impl Runner {
         Self { decisions, ..self }
     }
 
+    /// With these limits of aliases, in the place of its own.
+    #[must_use]
+    pub fn limited_by(self, limiter: Limiter) -> Self {
+        Self { limiter, ..self }
+    }
+
     /// Gives a run its place; nothing of the request need have been read.
     ///
     /// # Errors
-    /// When all places are taken.
-    pub fn admit(&self, ensemble: Arc<Ensemble>, context: Context) -> Result<Admitted, Failed> {
+    /// When all places are taken, when the caller is over a limit of the alias or the alias over its budget, and when
+    /// that cannot be known.
+    pub async fn admit(&self, ensemble: Arc<Ensemble>, context: Context) -> Result<Admitted, Failed> {
         let about = About {
             request_id: &context.request_id,
             alias: &ensemble.name,
@@ -79,19 +92,37 @@ impl Runner {
         let mut account =
             Account::open(&self.decisions, about, ensemble.panel.iter().map(|m| (&*m.model.name, m.weight)));
         account.wished(&context.applied, &context.ignored, context.condition_failed);
-        let head = Head { bill: account.follow_cost(), ..Head::of(&ensemble) };
-        match self.admission.admit() {
-            Some(permit) => Ok(Admitted {
-                ensemble,
-                context,
-                account,
-                head,
-                caller: Arc::clone(&self.caller),
-                max_answer_bytes: self.max_answer_bytes,
-                permit,
-            }),
-            None => Err(failed(&mut account, &head, &RunError::Overloaded)),
-        }
+        let mut head = Head { bill: account.follow_cost(), ..Head::of(&ensemble) };
+        let Some(permit) = self.admission.admit() else {
+            return Err(failed(&mut account, &head, &RunError::Overloaded));
+        };
+        let demand = Demand {
+            name: &ensemble.name,
+            caller: context.caller_key.as_ref(),
+            rate: ensemble.rate_limit.as_ref(),
+            budget: ensemble.budget,
+            tokens: context.estimated_tokens,
+        };
+        let Grant { lease, reservation, quota } = match self.limiter.admit(demand).await {
+            Ok(grant) => grant,
+            Err(denied) => {
+                if let Denied::Over { quota, .. } = denied {
+                    head.quota = Some(quota);
+                }
+                return Err(failed(&mut account, &head, &RunError::from(&denied)));
+            }
+        };
+        head.quota = quota;
+        account.settle_with(Box::new(move |spent| reservation.settle(spent.tokens, spent.usd)));
+        Ok(Admitted {
+            ensemble,
+            context,
+            account,
+            head,
+            caller: Arc::clone(&self.caller),
+            max_answer_bytes: self.max_answer_bytes,
+            place: (permit, lease),
+        })
     }
 }
 
@@ -103,10 +134,15 @@ pub struct Admitted {
     head: Head,
     caller: Arc<dyn Caller>,
     max_answer_bytes: usize,
-    permit: Permit,
+    place: (Permit, Lease),
 }
 
 impl Admitted {
+    /// What its caller can be told already.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
     /// Ends the run: its request cannot be honoured.
     pub fn refuse(mut self, error: impl Into<RunError>) -> Failed {
         failed(&mut self.account, &self.head, &error.into())
@@ -131,7 +167,7 @@ impl Admitted {
             deadline: deadline.map(|deadline| Instant::now() + deadline),
             max_answer_bytes: self.max_answer_bytes,
             is_collected: limit.is_some(),
-            _permit: self.permit,
+            _place: self.place,
         };
         match run.find_answer().await {
             Ok(begun) => Ok(run.outcome(begun)),
@@ -163,7 +199,7 @@ pub(super) struct Run {
     pub(super) max_answer_bytes: usize,
     /// Whether the answer is sent when it is whole, even to a caller that asked for a stream.
     is_collected: bool,
-    _permit: Permit,
+    _place: (Permit, Lease),
 }
 
 impl Run {

@@ -154,7 +154,9 @@ impl Exchange {
             (Phase::Asked(_) | Phase::Over, _) => Step::Send(Vec::new()),
             (Phase::Start, pb::Request::RequestHeaders(headers)) => {
                 let base = message.protocol_config.map(|c| c.request_body_mode());
-                self.begin(headers, base)
+                let end = headers.end_of_stream;
+                self.head = RequestHead::from(headers).with_metadata(message.metadata_context);
+                self.begin(end, base)
             }
             // The request ended elsewhere: some other filter or Envoy itself has answered it.
             (
@@ -208,11 +210,10 @@ impl Exchange {
         self.notice.take()
     }
 
-    fn begin(&mut self, headers: pb::HttpHeaders, base: Option<BodySendMode>) -> Step {
-        if headers.end_of_stream {
+    fn begin(&mut self, end: bool, base: Option<BodySendMode>) -> Step {
+        if end {
             return self.over(vec![reply::pass_headers()]);
         }
-        self.head = headers.into();
         let is_wanted = self.head.may_be_chat();
         match base {
             Some(BodySendMode::None) if !is_wanted => self.over(vec![reply::pass_headers()]),

@@ -8,11 +8,15 @@ use crate::dispatch::Headers;
 /// A caller's headers, as Envoy tells them. Nothing is read of them before it is wanted: most
 /// requests pass.
 #[derive(Default)]
-pub(super) struct RequestHead(Vec<pb::HeaderValue>);
+pub(super) struct RequestHead {
+    headers: Vec<pb::HeaderValue>,
+    /// What Envoy's other filters have found out about the request.
+    metadata: pb::Metadata,
+}
 
 impl From<pb::HttpHeaders> for RequestHead {
     fn from(headers: pb::HttpHeaders) -> Self {
-        Self(headers.headers.unwrap_or_default().headers)
+        Self { headers: headers.headers.unwrap_or_default().headers, metadata: pb::Metadata::default() }
     }
 }
 
@@ -22,6 +26,11 @@ fn value(header: &pb::HeaderValue) -> &[u8] {
 }
 
 impl RequestHead {
+    /// With what Envoy forwards of its dynamic metadata.
+    pub(super) fn with_metadata(self, metadata: Option<pb::Metadata>) -> Self {
+        Self { metadata: metadata.unwrap_or_default(), ..self }
+    }
+
     fn text(&self, name: &str) -> Option<&str> {
         self.value(name).and_then(|bytes| std::str::from_utf8(bytes).ok())
     }
@@ -42,22 +51,40 @@ impl RequestHead {
 
 impl Headers for RequestHead {
     fn value(&self, name: &str) -> Option<&[u8]> {
-        self.0.iter().rfind(|header| header.key == name).map(value)
+        self.headers.iter().rfind(|header| header.key == name).map(value)
     }
 
     fn each(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.0.iter().map(|header| (&*header.key, value(header)))
+        self.headers.iter().map(|header| (&*header.key, value(header)))
     }
 
     fn path(&self) -> &str {
         self.text(":path").and_then(|path| path.split('?').next()).unwrap_or_default()
+    }
+
+    /// A text, number or truth value of the dynamic metadata.
+    fn metadata(&self, namespace: &str, path: &[String]) -> Option<String> {
+        let mut fields = self.metadata.filter_metadata.get(namespace)?;
+        let (last, way) = path.split_last()?;
+        for key in way {
+            fields = match fields.fields.get(key)?.kind.as_ref()? {
+                pb::Kind::StructValue(fields) => fields,
+                _ => return None,
+            };
+        }
+        match fields.fields.get(last)?.kind.as_ref()? {
+            pb::Kind::StringValue(text) => Some(text.clone()).filter(|text| !text.is_empty()),
+            pb::Kind::NumberValue(number) => Some(number.to_string()),
+            pb::Kind::BoolValue(truth) => Some(truth.to_string()),
+            _ => None,
+        }
     }
 }
 
 /// Without values: one of them is a credential.
 impl fmt::Debug for RequestHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|header| &header.key)).finish()
+        f.debug_list().entries(self.headers.iter().map(|header| &header.key)).finish()
     }
 }
 
@@ -79,6 +106,7 @@ mod tests {
 
     use super::*;
     use crate::ensemble::Wishes;
+    use crate::limits::{CallerKey, KeySource};
 
     fn head(fields: &[(&str, &str)]) -> RequestHead {
         told(fields).into()
@@ -125,6 +153,41 @@ mod tests {
         assert_eq!(head.path(), "/v1/chat/completions");
         assert_eq!(head.wishes(), Wishes { strategy: Some("first".to_owned()), ..Wishes::default() });
         assert!(!head.tells_length());
+    }
+
+    #[test]
+    fn a_caller_is_known_by_a_header_or_by_what_another_filter_has_found_out() {
+        let object = |fields: Vec<(&str, pb::Kind)>| pb::Struct {
+            fields: fields.into_iter().map(|(k, v)| (k.to_owned(), pb::Value { kind: Some(v) })).collect(),
+        };
+        let text = |text: &str| pb::Kind::StringValue(text.to_owned());
+        let payload =
+            object(vec![("sub", text("ann")), ("org", pb::Kind::NumberValue(7.0)), ("none", text(""))]);
+        let jwt = object(vec![("payload", pb::Kind::StructValue(payload))]);
+        let metadata =
+            pb::Metadata { filter_metadata: [("jwt".to_owned(), jwt)].into(), ..pb::Metadata::default() };
+        let head = head(&[("x-api-key", "k"), ("x-empty", "")]).with_metadata(Some(metadata));
+        let header = |name| head.caller_key(&KeySource::Header(http::HeaderName::from_static(name)));
+        assert_eq!(header("x-api-key"), Some(CallerKey::of(b"k")));
+        assert_eq!(
+            (header("x-other"), header("x-empty")),
+            (Some(CallerKey::anonymous()), Some(CallerKey::anonymous()))
+        );
+        let claim = |namespace: &str, path: &[&str]| {
+            let path = path.iter().map(|key| (*key).to_owned()).collect();
+            head.caller_key(&KeySource::Metadata { namespace: namespace.to_owned(), path }).unwrap()
+        };
+        assert_eq!(claim("jwt", &["payload", "sub"]), CallerKey::of(b"ann"));
+        assert_eq!(claim("jwt", &["payload", "org"]), CallerKey::of(b"7"));
+        for (namespace, path) in [
+            ("jwt", &["payload"][..]),
+            ("jwt", &["payload", "sub", "x"]),
+            ("jwt", &["payload", "none"]),
+            ("x", &["sub"]),
+        ] {
+            assert_eq!(claim(namespace, path), CallerKey::anonymous(), "{namespace} {path:?}");
+        }
+        assert_eq!(head.caller_key(&KeySource::Global), None);
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub use settings::{ModeOverride, Settings};
 /// The parts of Envoy's API that this door speaks.
 mod pb {
     pub(super) use envoy_types::pb::envoy::config::core::v3::{
-        HeaderMap, HeaderValue, HeaderValueOption, header_value_option::HeaderAppendAction,
+        HeaderMap, HeaderValue, HeaderValueOption, Metadata, header_value_option::HeaderAppendAction,
     };
     pub(super) use envoy_types::pb::envoy::extensions::filters::http::ext_proc::v3::{
         ProcessingMode,

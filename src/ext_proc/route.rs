@@ -24,7 +24,14 @@ pub(super) fn route(asked: Asked, settings: &Settings) -> Route {
     let delivery =
         if can_stream { Delivery::Live } else { Delivery::Whole { within: settings.buffered_timeout } };
     let body = Bytes::from(body);
-    match dispatch::route(dispatch::Asked { ensemble, head: &head, body, door: Door::ExtProc, delivery }) {
+    match dispatch::route(dispatch::Asked {
+        ensemble,
+        head: &head,
+        caller_key: &settings.caller_key,
+        body,
+        door: Door::ExtProc,
+        delivery,
+    }) {
         dispatch::Route::Run(taken) => Route::Run(taken),
         dispatch::Route::Otherwise(redirected) => {
             Route::Otherwise(detour(&redirected.request, &redirected.model, &head, settings))
@@ -55,6 +62,7 @@ mod tests {
     use crate::ensemble::{Context, Ensemble, Overrides, When, fixture};
     use crate::ext_proc::ModeOverride;
     use crate::ext_proc::headers::told;
+    use crate::limits::KeySource;
 
     const BODY: &str = r#"{ "model":"team", "x" : 0.70,"messages":[{"role":"user","content":"hi"}] }"#;
     const REWRITTEN: &str =
@@ -81,6 +89,7 @@ mod tests {
             heartbeat: None,
             buffered_timeout: Duration::ZERO,
             model_header: None,
+            caller_key: KeySource::Global,
             clear_route_cache: false,
         }
     }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use crate::limits::KeySource;
+
 /// What an operator decides about this door.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -20,6 +22,8 @@ pub struct Settings {
     pub buffered_timeout: Duration,
     /// The request header that names the model that a redirected request goes to.
     pub model_header: Option<HeaderName>,
+    /// What tells callers apart where their use is limited.
+    pub caller_key: KeySource,
     /// Whether Envoy is to choose the route anew for a redirected request.
     pub clear_route_cache: bool,
 }

@@ -1,11 +1,14 @@
 //! Connections, under bounds that a slow or greedy peer cannot stretch.
 
+use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -77,9 +80,23 @@ async fn connection(
         .keep_alive_interval(bounds.header_timeout)
         .keep_alive_timeout(bounds.header_timeout)
         .max_header_list_size(bounds.max_header_bytes);
-    let mut served = pin!(builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(router)));
+    let (asked, routes) = (Arc::new(AtomicBool::new(false)), TowerToHyperService::new(router));
+    let asking = Arc::clone(&asked);
+    let service = service_fn(move |request| {
+        asking.store(true, Ordering::Relaxed);
+        routes.call(request)
+    });
+    let mut served = pin!(builder.serve_connection(TokioIo::new(io), service));
+    // The builder waits for the first bytes, which tell the version, without a bound.
+    let silent = async {
+        tokio::time::sleep(bounds.header_timeout).await;
+        if asked.load(Ordering::Relaxed) {
+            pending().await
+        }
+    };
     let ended = tokio::select! {
         ended = &mut served => ended,
+        () = silent => return,
         () = stopping.cancelled() => {
             served.as_mut().graceful_shutdown();
             served.await
@@ -112,7 +129,7 @@ mod tests {
         async fn accept(&mut self) -> (DuplexStream, ()) {
             match self.0.recv().await {
                 Some(peer) => (peer, ()),
-                None => std::future::pending().await,
+                None => pending().await,
             }
         }
 

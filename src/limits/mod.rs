@@ -1,7 +1,23 @@
-//! What bounds a run before it begins, and what keeps its calls from models that are down.
+//! What bounds a run before it begins, how much callers and models may take, and what keeps calls from models that are
+//! down.
 
 mod admission;
 mod cooldown;
+mod grant;
+mod key;
+mod limiter;
+mod quota;
+mod rate;
+mod store;
 
 pub use admission::{Admission, Permit};
 pub use cooldown::{Cooldown, Cooldowns, Cooling, ModelState, ModelView, Pass, Role, Trouble};
+pub use grant::{Denied, Grant, Lease, Reservation};
+pub use key::{CallerKey, KeySource};
+pub use limiter::{Demand, Level, Limiter, StoreError, StoreSettings};
+pub use quota::Quota;
+pub use rate::{Budget, Rate, RateLimit, Window, estimated_tokens};
+pub use store::{Keeper, OnError, RedisSettings, RedisUrlError};
+
+#[cfg(test)]
+mod tests;

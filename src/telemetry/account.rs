@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::decision::{Call, Decision, Outcome, Usage as UsageRecord};
 use super::live::{Followed, Live};
 use super::record::{self, DEFECT, NOT_ASKED, RUNNING, USABLE, end_running, ms, plus};
+use super::settlement::{Settlement, Spent};
 use super::{Attempts, Bill, Cost, Decisions, Door, Part, metrics};
 use crate::chat::Usage;
 
@@ -21,6 +22,8 @@ pub struct Account {
     bill: Bill,
     /// Every call that was made.
     made: Vec<Made>,
+    /// Who is told what the run has cost.
+    settlement: Option<Settlement<Spent>>,
     began: Instant,
     decisions: Decisions,
     live: Arc<Live>,
@@ -107,11 +110,17 @@ impl Account {
             usage: Usage::default(),
             bill: Bill::default(),
             made: Vec::new(),
+            settlement: None,
             began,
             decisions: decisions.clone(),
             live: Arc::new(Live::new(decisions.clone(), began)),
             max_content_bytes: decisions.max_content_bytes(),
         }
+    }
+
+    /// Has somebody told, once, at the run's end, what it was billed in all.
+    pub fn settle_with(&mut self, settlement: Box<dyn FnOnce(Spent) + Send>) {
+        self.settlement = Some(Settlement(settlement));
     }
 
     /// The request is known.
@@ -160,6 +169,7 @@ impl Account {
             call.elapsed_ms = now - call.started_ms;
         }
         self.take_attempts(|of| of == seat);
+        self.settle_calls(|of| of == seat);
         self.made.retain(|made| made.seat != seat);
         self.changed();
     }
@@ -171,29 +181,6 @@ impl Account {
             self.decision.quorum_ms = Some(now);
             self.changed();
         }
-    }
-
-    /// Whether texts are to be kept.
-    pub fn keeps_texts(&self) -> bool {
-        self.max_content_bytes.is_some()
-    }
-
-    /// What the caller asked.
-    pub fn asked(&mut self, question: &str) {
-        self.decision.question = self.cut(question);
-    }
-
-    /// What a call said.
-    pub fn said(&mut self, seat: Seat, text: &str) {
-        let text = self.cut(text);
-        if let Some(call) = self.call(seat) {
-            call.content = text;
-        }
-    }
-
-    /// What the caller is told.
-    pub fn answered(&mut self, text: &str) {
-        self.decision.answer = self.cut(text);
     }
 
     /// What the answer of a member was compared by.
@@ -334,6 +321,15 @@ impl Account {
         self.made = made;
     }
 
+    /// Tells who waits for it what these calls were billed.
+    fn settle_calls(&mut self, of: impl Fn(Seat) -> bool) {
+        let made = std::mem::take(&mut self.made);
+        for Made { seat, attempts, .. } in made.iter().filter(|made| of(made.seat)) {
+            attempts.settle(self.call(*seat).and_then(|call| call.usage).map_or(0, tokens));
+        }
+        self.made = made;
+    }
+
     fn bill(&mut self, seat: Seat, cost: Option<Cost>, usage: &Usage, is_estimated: bool) {
         self.usage.add(usage);
         let estimated = is_estimated || self.decision.usage.is_some_and(|u| u.estimated);
@@ -357,12 +353,6 @@ impl Account {
         self.bill.set(self.decision.cost_usd);
     }
 
-    /// What may be kept of a text.
-    fn cut(&self, text: &str) -> Option<String> {
-        let most = self.max_content_bytes?;
-        text.get(..text.floor_char_boundary(most)).map(str::to_owned)
-    }
-
     fn elapsed_ms(&self) -> f64 {
         ms(self.began.elapsed())
     }
@@ -374,6 +364,11 @@ impl Drop for Account {
         let Decision { members, judges, total_ms, .. } = &mut self.decision;
         end_running(members.iter_mut().chain(judges), *total_ms);
         self.take_attempts(|_| true);
+        self.settle_calls(|_| true);
+        if let Some(Settlement(settlement)) = self.settlement.take() {
+            let tokens = self.decision.usage.map_or(0, tokens);
+            settlement(Spent { tokens, usd: self.decision.cost_usd.unwrap_or_default() });
+        }
         if std::thread::panicking() {
             self.failed(DEFECT);
         }
@@ -381,6 +376,13 @@ impl Drop for Account {
         self.decisions.take(std::mem::take(&mut self.decision));
     }
 }
+
+/// All tokens of a usage, also where its provider has not summed them.
+fn tokens(usage: UsageRecord) -> u64 {
+    usage.total_tokens.max(usage.prompt_tokens.saturating_add(usage.completion_tokens))
+}
+
+mod texts;
 
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::decision::{Attempt, Call};
 use super::live::Followed;
 use super::record::{CANCELLED, ms};
+use super::settlement::Settlement;
 use crate::chat::Usage;
 
 /// The attempts of one call, noted as they are made: the account of its run reads them at the call's end, be that
@@ -24,6 +25,8 @@ struct Noted {
     queued: Duration,
     /// What attempts without an answer have cost and nobody has billed yet.
     unbilled: Option<Usage>,
+    /// Who is told what the call has cost.
+    settlement: Option<Settlement<u64>>,
 }
 
 #[derive(Debug)]
@@ -80,6 +83,19 @@ impl Attempts {
     /// An attempt has failed before it had said anything, and this is what it cost all the same.
     pub fn failed_at(&self, cost: &Usage) {
         self.noted().unbilled.get_or_insert_default().add(cost);
+    }
+
+    /// Has somebody told, once, how many tokens the call was billed in all: at its end, or at the latest at its run's.
+    pub fn settle_with(&self, settlement: Box<dyn FnOnce(u64) + Send>) {
+        self.noted().settlement = Some(Settlement(settlement));
+    }
+
+    /// The call was billed so many tokens.
+    pub(super) fn settle(&self, tokens: u64) {
+        let settlement = self.noted().settlement.take();
+        if let Some(Settlement(settlement)) = settlement {
+            settlement(tokens);
+        }
     }
 
     /// What is to be billed; nothing the second time.

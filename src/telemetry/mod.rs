@@ -9,6 +9,7 @@ mod live;
 mod log;
 pub mod metrics;
 mod record;
+mod settlement;
 
 pub use account::{About, Account, Ended, Seat};
 pub use attempts::Attempts;
@@ -16,6 +17,7 @@ pub use cost::{Bill, Cost};
 pub use decisions::{DecisionFile, Decisions, Sinks, Told, Wanted, Watch};
 pub use log::{Log, LogFormat, LogLevel};
 pub use record::{Door, Part};
+pub use settlement::Spent;
 
 /// The record of a run, as it goes over wires (`proto/consort/decision/v1/decision.proto`).
 pub mod decision {

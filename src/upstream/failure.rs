@@ -47,6 +47,15 @@ pub enum Failure {
     /// A stream that its provider ended with an error.
     #[error("error event in the stream")]
     ErrorEvent,
+    /// The model was not called: it is over its limit.
+    #[error("over its limit")]
+    Limited {
+        /// When there may be room, at the soonest.
+        retry_after: Duration,
+    },
+    /// The model was not called: nobody knows whether it is over its limit.
+    #[error("limits are not available")]
+    Undecided,
     /// The model was not called: it cools down after others' failures.
     #[error("cooling down")]
     Cooling {
@@ -92,6 +101,8 @@ impl Failure {
             Self::Unreadable(_) => "unreadable",
             Self::Incomplete => "incomplete",
             Self::ErrorEvent => "error_event",
+            Self::Limited { .. } => "limited",
+            Self::Undecided => "limits_unavailable",
             Self::Cooling { .. } => "cooling",
         }
     }
@@ -102,7 +113,12 @@ impl Failure {
         match self {
             Self::Connect(_) | Self::Broken(_) | Self::Incomplete | Self::ErrorEvent => true,
             Self::Status { status, .. } => matches!(status.as_u16(), 408 | 409 | 429 | 500..),
-            Self::Timeout | Self::TooLarge { .. } | Self::Unreadable(_) | Self::Cooling { .. } => false,
+            Self::Timeout
+            | Self::TooLarge { .. }
+            | Self::Unreadable(_)
+            | Self::Limited { .. }
+            | Self::Undecided
+            | Self::Cooling { .. } => false,
         }
     }
 
@@ -112,7 +128,11 @@ impl Failure {
         match self {
             Self::Connect(_) | Self::Timeout | Self::Broken(_) | Self::Incomplete | Self::ErrorEvent => true,
             Self::Status { status, .. } => cooldown.statuses.contains(&status.as_u16()),
-            Self::TooLarge { .. } | Self::Unreadable(_) | Self::Cooling { .. } => false,
+            Self::TooLarge { .. }
+            | Self::Unreadable(_)
+            | Self::Limited { .. }
+            | Self::Undecided
+            | Self::Cooling { .. } => false,
         }
     }
 
@@ -120,7 +140,7 @@ impl Failure {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
-            Self::Cooling { retry_after } => Some(*retry_after),
+            Self::Limited { retry_after } | Self::Cooling { retry_after } => Some(*retry_after),
             _ => None,
         }
     }

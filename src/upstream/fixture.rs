@@ -37,6 +37,7 @@ pub(crate) fn model(name: &str) -> Arc<DirectModel> {
         timeout: None,
         retries: 0,
         cooldown: None,
+        rate_limit: None,
         background_check: None,
         response_format: ResponseFormat::None,
         rules: Rules::default(),

@@ -7,6 +7,7 @@ mod client;
 mod failure;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod limited;
 mod model;
 mod pools;
 mod retry;
@@ -16,6 +17,7 @@ pub use caller::{Bounds, Call, Caller, Events, HttpCaller, Passed, bound};
 pub use check::check;
 pub use client::{Client, ClientSettings};
 pub use failure::{Failure, ProviderError};
+pub use limited::Limited;
 pub use model::{Adapter, BackgroundCheck, Credential, DirectModel, Endpoint, Provider, ResponseFormat};
 pub use pools::Pools;
 pub use retry::Retrying;

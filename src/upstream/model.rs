@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Uri};
 
 use super::rules::Rules;
 
-use crate::limits::Cooldown;
+use crate::limits::{Cooldown, RateLimit};
 use crate::telemetry::Cost;
 
 /// Where direct models live: an endpoint, its wire format and the credentials for it.
@@ -115,6 +115,8 @@ pub struct DirectModel {
     pub retries: u32,
     /// When it is left alone; none leaves it in use, whatever happens.
     pub cooldown: Option<Cooldown>,
+    /// How much it may be asked; none without a limit.
+    pub rate_limit: Option<RateLimit>,
     /// How it is asked whether it is back; none leaves that to a caller's call.
     pub background_check: Option<BackgroundCheck>,
     /// The strictest `response_format` that it takes.

@@ -27,12 +27,13 @@ const BOTTOM: &str = "chat";
 const CONFIG: (&str, &[&str]) = ("config", &["main", "cli", "app"]);
 
 /// Crates that are one module's business.
-const RESERVED: [(&str, &[&str]); 10] = [
+const RESERVED: [(&str, &[&str]); 11] = [
     ("envoy_types", &["ext_proc", "app"]),
     ("hyper", &["upstream", "http"]),
     ("hyper_util", &["upstream", "http"]),
     ("hyper_rustls", &["upstream"]),
     ("hyper_timeout", &["upstream"]),
+    ("redis", &["limits"]),
     // `app` puts the listeners' routes together.
     ("axum", &["http", "app"]),
     ("notify", &["app"]),
@@ -291,8 +292,14 @@ fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
 
 #[test]
 fn every_configuration_in_the_documentation_loads() {
-    let documents =
-        ["README.md", "docs/strategies.md", "docs/providers.md", "docs/attaching.md", "docs/operations.md"];
+    let documents = [
+        "README.md",
+        "docs/strategies.md",
+        "docs/providers.md",
+        "docs/limits.md",
+        "docs/attaching.md",
+        "docs/operations.md",
+    ];
     for name in documents {
         let text = fs::read_to_string(workspace().join(name)).expect("a document");
         let configurations: Vec<_> =

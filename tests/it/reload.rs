@@ -203,10 +203,8 @@ async fn what_was_begun_ends_as_it_began_and_what_is_known_is_kept() {
     stack.ask(json!({"model": "alone"})).send().await;
     let running = stack.ask_stream().open().await;
     stack.provider.wait_for("model-judge", 1).await;
-    let peers = |model: &str| -> BTreeSet<_> {
-        stack.provider.requests_for(model).iter().map(|request| request.peer).collect()
-    };
-    let before = peers("model-a");
+    let peers = || -> Vec<_> { stack.provider.requests().iter().map(|request| request.peer).collect() };
+    let before = peers();
 
     let file = stack.service.config_path();
     let text = fs::read_to_string(&file).unwrap();
@@ -234,10 +232,11 @@ async fn what_was_begun_ends_as_it_began_and_what_is_known_is_kept() {
     })
     .await;
     assert_eq!(answer.json()["choices"][0]["message"]["content"], "the new judge's answer");
+    // A new pool would share none; how many connections three calls at once need is a matter of chance.
+    let after = peers().split_off(before.len());
     assert!(
-        peers("model-a").len() == before.len(),
-        "connections are kept: {before:?} {:?}",
-        peers("model-a")
+        after.iter().any(|peer| before.contains(peer)),
+        "connections are kept: {before:?}, then {after:?}"
     );
     let models = http::get(stack.service.admin(), "/models").send().await.json();
     assert_eq!(models["models"][4]["state"], "cooling", "{models}");

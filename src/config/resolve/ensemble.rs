@@ -3,9 +3,9 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use super::bound;
 use super::models::Resolver;
 use super::strategy::Parts;
+use super::{bound, limits};
 use crate::config::problem::{Path, Report};
 use crate::config::schema;
 use crate::ensemble::prompt::Purpose;
@@ -94,6 +94,7 @@ impl Resolver<'_> {
             self.parsed(when, path.key("when"), "is no condition as interpolated")
         });
         let otherwise = ensemble.otherwise.as_ref().map(|name| self.direct(name, path.key("otherwise")));
+        let rate_limit = limits::of_ensemble(ensemble, path, self.report);
         let overrides = self.overrides(ensemble, panel.as_deref(), &parts, &path.key("overrides"));
         Some(Ensemble {
             name: name.into(),
@@ -116,6 +117,8 @@ impl Resolver<'_> {
             execution: draft.execution()?,
             when: if_written(when)?,
             otherwise: if_written(otherwise)?,
+            rate_limit,
+            budget: limits::budget(ensemble.budget),
             overrides: overrides?,
             trace: match ensemble.trace {
                 schema::Trace::Off => Trace::Off,

@@ -8,12 +8,14 @@ use crate::config::problem::{Path, Report};
 use crate::config::schema::{ApiKey, File, Tls};
 use crate::dispatch::Pacing;
 use crate::http::door::{Certificate, CertificateError, Connections, Key, Keys, Settings};
+use crate::limits::KeySource;
 use crate::telemetry::chain;
 
 /// What a file says of the door; nothing of it where something is wrong.
 pub(super) fn resolve(
     file: &File,
     written: &Written,
+    caller_key: KeySource,
     report: &mut Report,
 ) -> Option<(Settings, Connections)> {
     let path = Path::root().key("http");
@@ -29,6 +31,7 @@ pub(super) fn resolve(
             commit_after: Duration::from_millis(file.stream.commit_after_ms),
             heartbeat: super::bound(file.stream.heartbeat_ms),
         },
+        caller_key,
         keys: keys?,
     };
     let connections = Connections {

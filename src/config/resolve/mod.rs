@@ -5,6 +5,7 @@ mod ensemble;
 mod health;
 mod http;
 mod judge;
+mod limits;
 mod listen;
 mod models;
 mod overrides;
@@ -41,8 +42,9 @@ pub(super) fn resolve(
 ) -> Option<Config> {
     let listen = listen::listen(file, report);
     let admin_hosts = listen::admin_hosts(file, report);
-    let door = http::resolve(file, written, report);
     let settings = settings(file, report);
+    let door = http::resolve(file, written, settings.caller_key.clone(), report);
+    let store = limits::store(file, report);
     let mut pools = Pools::default();
     let providers = provider::resolve(file, written, earlier, &mut pools, report);
     let mut resolver = Resolver::new(file, written, report);
@@ -58,6 +60,7 @@ pub(super) fn resolve(
         direct_models,
         max_inflight: file.limits.max_inflight,
         max_answer_bytes: file.limits.max_answer_bytes,
+        store: store?,
         log: log(&file.log),
         drain: Drain {
             delay: Duration::from_millis(file.drain.delay_ms),
@@ -87,6 +90,7 @@ fn settings(file: &File, report: &mut Report) -> Settings {
         heartbeat: bound(file.stream.heartbeat_ms),
         buffered_timeout: Duration::from_millis(file.ext_proc.buffered_timeout_ms),
         model_header: model_header(file, report),
+        caller_key: limits::caller_key(file, report),
         clear_route_cache: file.ext_proc.clear_route_cache,
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::provider::Providers;
-use super::{bound, health};
+use super::{bound, health, limits};
 use crate::config::interpolate::Written;
 use crate::config::problem::{Path, Report, did_you_mean};
 use crate::config::schema::{self, File};
@@ -114,6 +114,7 @@ impl<'a> Resolver<'a> {
         }
         let cooldown = health::cooldown(&model.cooldown, path, self.report);
         let background_check = health::background_check(model, path, self.report);
+        let rate_limit = limits::of_model(model, path, self.report);
         Some(Arc::new(DirectModel {
             name: model.display_name.as_str().into(),
             provider: found?.clone()?,
@@ -121,6 +122,7 @@ impl<'a> Resolver<'a> {
             timeout: bound(model.timeout),
             retries: model.retries,
             cooldown: cooldown?,
+            rate_limit,
             background_check,
             response_format: match model.response_format {
                 schema::ResponseFormat::None => ResponseFormat::None,

@@ -76,6 +76,8 @@ impl Resolver<'_> {
             execution: Execution::Parallel,
             when: None,
             otherwise: None,
+            rate_limit: None,
+            budget: None,
             overrides: Overrides {
                 strategies: strategies(written, &parts)?,
                 models: panel,

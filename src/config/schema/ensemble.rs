@@ -5,7 +5,10 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::{Answer, Average, First, Judge, MAX_MS, Member, Overrides, Rank, Strategy, Vote, Weighted};
+use super::{
+    Answer, Average, Budget, First, Judge, MAX_MS, Member, Overrides, Rank, RateLimit, Strategy, Vote,
+    Weighted,
+};
 use crate::config::json_schema::false_is_off;
 
 /// A panel of direct models, and the strategy that makes one answer of theirs.
@@ -67,6 +70,10 @@ pub struct Ensemble {
     pub on_judge_failure: OnJudgeFailure,
     /// What happens with a single candidate.
     pub single_candidate: SingleCandidate,
+    /// How much each caller (`limits.caller_key`) may ask.
+    pub rate_limit: Option<RateLimit>,
+    /// What the ensemble may spend, whoever asks.
+    pub budget: Option<Budget>,
     /// What callers may change by `x-ensemble-…` headers.
     pub overrides: Overrides,
     /// Whether callers see the decision, in the response body under `consort`.

@@ -14,6 +14,7 @@ mod ensemble;
 mod health;
 mod http;
 mod judge;
+mod limits;
 mod model;
 mod overrides;
 mod panel;
@@ -32,6 +33,7 @@ pub use ensemble::{
 pub use health::{BackgroundCheck, Cooldown};
 pub use http::{ApiKey, Http, NamedKey, Tls};
 pub use judge::{Judge, Prompt, Prompts};
+pub use limits::{Budget, CallerKey, OnError, RateLimit, Redis, Store};
 pub use model::{Cost, Model, ResponseFormat, Rules, Unsupported};
 pub use overrides::{AdHoc, FileOverrides, Overrides};
 pub use panel::{Member, Params};

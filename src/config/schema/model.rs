@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{BackgroundCheck, Cooldown, Ensemble, MAX_MS, Params};
+use super::{BackgroundCheck, Cooldown, Ensemble, MAX_MS, Params, RateLimit};
 use crate::config::json_schema::{direct_or_ensemble, without_ours};
 
 /// A dollar a token: more is more likely a slip in the unit than a price.
@@ -35,6 +35,8 @@ pub struct Model {
     pub retries: u32,
     /// Direct model: when it is left alone.
     pub cooldown: Cooldown,
+    /// Direct model: how much it may be asked, by all ensembles together. A call counts once, with its retries.
+    pub rate_limit: Option<RateLimit>,
     /// Direct model: how it is asked whether it is back; without this, a caller's call finds out.
     pub background_check: Option<BackgroundCheck>,
     /// Direct model: the strictest `response_format` that it takes. Verdicts are asked for in it.
@@ -60,6 +62,7 @@ impl Default for Model {
             timeout: 600_000,
             retries: 1,
             cooldown: Cooldown::default(),
+            rate_limit: None,
             background_check: None,
             response_format: ResponseFormat::None,
             request: Rules::default(),

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::MAX_MS;
+use super::{CallerKey, MAX_MS, Store};
 
 /// Bounds on what a request may cost this process.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -26,6 +26,10 @@ pub struct Limits {
     /// How many runs may be in flight at once; more are refused with a 503.
     #[schemars(range(min = 1))]
     pub max_inflight: usize,
+    /// What tells callers apart where their use of an alias is limited.
+    pub caller_key: CallerKey,
+    /// Where use is counted.
+    pub store: Store,
 }
 
 impl Default for Limits {
@@ -36,6 +40,8 @@ impl Default for Limits {
             max_answer_bytes: 16 * 1024 * 1024,
             max_panel: 16,
             max_inflight: 4096,
+            caller_key: CallerKey::default(),
+            store: Store::default(),
         }
     }
 }

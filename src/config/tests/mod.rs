@@ -3,6 +3,7 @@
 mod decisions;
 mod health;
 mod http;
+mod limits;
 mod meaning;
 mod overrides;
 mod process;

@@ -95,7 +95,7 @@ fn an_ensemble_and_a_direct_model_do_not_mix() {
     )), @r#"
         models[2].background_check: is a direct model's key; an ensemble has only `display_name` and `ensemble`
         models[2].cooldown: is a direct model's key; an ensemble has only `display_name` and `ensemble`
-        models[2].min_responses: unknown key (known: display_name, provider, model_name, timeout, retries, cooldown, background_check, response_format, request, max_tokens_default, cost, ensemble)
+        models[2].min_responses: unknown key (known: display_name, provider, model_name, timeout, retries, cooldown, rate_limit, background_check, response_format, request, max_tokens_default, cost, ensemble)
         models[2].model_name: is a direct model's key; an ensemble has only `display_name` and `ensemble`
         models[2].provider: is a direct model's key; an ensemble has only `display_name` and `ensemble`
         models[2].response_format: is a direct model's key; an ensemble has only `display_name` and `ensemble`

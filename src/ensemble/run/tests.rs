@@ -35,7 +35,7 @@ fn context() -> Context {
 
 async fn run(caller: Arc<Scripted>, ensemble: Ensemble, body: Value) -> Result<Outcome, Failed> {
     let runner = Runner::new(caller, Admission::new(8), 1 << 20);
-    runner.admit(Arc::new(ensemble), context())?.run(request(&body), None).await
+    runner.admit(Arc::new(ensemble), context()).await?.run(request(&body), None).await
 }
 
 /// The answer's text, its outcome, its usage's sum and how long it took.
@@ -281,4 +281,5 @@ mod asking;
 mod corners;
 mod decisions;
 mod errors;
+mod limits;
 mod strategies;

@@ -79,6 +79,7 @@ impl Door {
         let asked = Asked {
             ensemble: Arc::clone(ensemble),
             head,
+            caller_key: &self.settings.caller_key,
             body,
             door: telemetry::Door::Http,
             delivery: Delivery::Live,

@@ -29,6 +29,7 @@ use tracing::debug;
 
 use crate::dispatch::Pacing;
 use crate::ensemble::{Runner, Snapshot};
+use crate::limits::KeySource;
 
 pub use keys::{Key, Keys};
 pub use server::{Connections, serve};
@@ -43,6 +44,8 @@ pub struct Settings {
     pub body_timeout: Duration,
     /// When a stream speaks although there is nothing to say.
     pub pacing: Pacing,
+    /// What tells callers apart where their use is limited.
+    pub caller_key: KeySource,
     /// Who may come in; everybody where there are none.
     pub keys: Keys,
 }

@@ -33,6 +33,7 @@ fn door_of(caller: Arc<dyn Caller>, keys: Keys) -> Door {
     let snapshot = Snapshot::new([team, gated]).with_direct(["a", "plain"].map(fixture::model));
     let runner = Runner::new(caller, Admission::new(4), 1 << 20);
     let settings = Settings {
+        caller_key: KeySource::Global,
         max_request_bytes: 1000,
         body_timeout: Duration::from_secs(5),
         pacing: Pacing { commit_after: Duration::from_secs(10), heartbeat: Some(Duration::from_secs(3)) },

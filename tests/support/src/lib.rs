@@ -5,6 +5,7 @@
 //! - [`provider`] is a scripted chat-completions API that is as strict as the real one, and remembers everything.
 //! - [`anthropic`] is the same for the Messages API.
 //! - [`upstream`] stands where requests for plain models go, and shows what reached it.
+//! - [`redis`] runs the system's `redis-server`.
 //! - [`service`] runs the real `consort` program.
 //! - [`http`] is the caller, with its hands on every frame.
 //!
@@ -27,6 +28,7 @@ pub mod http;
 mod listen;
 mod process;
 pub mod provider;
+pub mod redis;
 pub mod service;
 pub mod upstream;
 mod wait;

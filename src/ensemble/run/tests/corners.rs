@@ -233,7 +233,7 @@ async fn where_an_answer_is_sent_in_one_piece_first_hears_whole_answers() {
         e.quorum = NonZeroUsize::MIN;
     });
     let runner = Runner::new(Arc::clone(&caller) as Arc<dyn Caller>, Admission::new(8), 1 << 20);
-    let admitted = runner.admit(Arc::new(first), context()).ok().unwrap();
+    let admitted = runner.admit(Arc::new(first), context()).await.ok().unwrap();
     let limit = Some(Duration::from_secs(60));
     let outcome = admitted.run(request(&json!({"stream": true})), limit).await.ok().unwrap();
     assert_eq!(collect(outcome).await.0, "two", "who breaks off before anything is sent is replaced");

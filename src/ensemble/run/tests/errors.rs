@@ -131,20 +131,20 @@ async fn a_run_past_the_cap_is_refused_before_its_request_is_read() {
     let caller = Arc::new(panel());
     let runner = Runner::new(Arc::clone(&caller) as Arc<dyn Caller>, Admission::new(1), 1 << 20);
     let ensemble = Arc::new(fixture::ensemble("team"));
-    let first = runner.admit(Arc::clone(&ensemble), context()).ok().unwrap();
-    let refused = runner.admit(Arc::clone(&ensemble), context()).err().unwrap().error;
+    let first = runner.admit(Arc::clone(&ensemble), context()).await.ok().unwrap();
+    let refused = runner.admit(Arc::clone(&ensemble), context()).await.err().unwrap().error;
     assert_eq!((refused.status, refused.retry_after, refused.should_retry), (503, Some(1), None));
     let outcome = first.run(request(&json!({})), None).await.ok().unwrap();
-    assert!(runner.admit(Arc::clone(&ensemble), context()).is_err(), "the answer is still on its way");
+    assert!(runner.admit(Arc::clone(&ensemble), context()).await.is_err(), "the answer is still on its way");
     drop(outcome);
-    assert!(runner.admit(ensemble, context()).is_ok());
+    assert!(runner.admit(ensemble, context()).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_within_the_bound_passes_and_one_past_it_does_not() {
     for (max_answer_bytes, passes) in [(1000, true), (50, false)] {
         let runner = Runner::new(Arc::new(panel()), Admission::new(8), max_answer_bytes);
-        let admitted = runner.admit(Arc::new(fixture::ensemble("team")), context()).ok().unwrap();
+        let admitted = runner.admit(Arc::new(fixture::ensemble("team")), context()).await.ok().unwrap();
         let outcome = admitted.run(request(&json!({})), None).await.ok().unwrap();
         let events: Vec<_> = outcome.events.collect().await;
         let error = events.last().unwrap().as_ref().err().map(|e| (e.status, e.label));
@@ -157,9 +157,9 @@ async fn a_panic_ends_its_run_alone_and_frees_its_place() {
     let caller = Arc::new(panel().model("judge", vec![(Duration::ZERO, Err(|| panic!("a defect")))]));
     let runner = Runner::new(Arc::clone(&caller) as Arc<dyn Caller>, Admission::new(1), 1 << 20);
     let ensemble = Arc::new(fixture::ensemble("team"));
-    let admitted = runner.admit(Arc::clone(&ensemble), context()).ok().unwrap();
+    let admitted = runner.admit(Arc::clone(&ensemble), context()).await.ok().unwrap();
     let run = tokio::spawn(admitted.run(request(&json!({})), None));
     assert!(run.await.err().unwrap().is_panic());
     assert_eq!(caller.open.load(Ordering::Relaxed), 0);
-    assert!(runner.admit(ensemble, context()).is_ok());
+    assert!(runner.admit(ensemble, context()).await.is_ok());
 }

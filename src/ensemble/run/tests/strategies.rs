@@ -47,7 +47,8 @@ pub(super) fn judge_of(purpose: crate::ensemble::prompt::Purpose, name: &str) ->
 pub(super) async fn decision(caller: &Arc<Scripted>, ensemble: Ensemble, body: Value) -> Value {
     let runner = Runner::new(Arc::clone(caller) as Arc<dyn Caller>, Admission::new(8), 1 << 20);
     let traced = Context { trace: true, ..context() };
-    let outcome = runner.admit(Arc::new(ensemble), traced).ok().unwrap().run(request(&body), None).await;
+    let outcome =
+        runner.admit(Arc::new(ensemble), traced).await.ok().unwrap().run(request(&body), None).await;
     let decision = match outcome {
         Err(failed) => failed.head.decision.unwrap().get().to_owned(),
         Ok(outcome) => {
