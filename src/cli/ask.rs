@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use clap::Args;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -25,7 +25,8 @@ use crate::upstream::{HttpCaller, Retrying};
 /// Ask one ensemble of a configuration, without a server.
 ///
 /// The answer goes to standard output as it is spoken. Who was asked and what came of it goes to standard error:
-/// while it happens where that is a terminal, and as a table at the end.
+/// while it happens where that is a terminal, and as a table at the end. Limits and budgets are those of servers:
+/// nothing is counted here.
 #[derive(Debug, Args)]
 pub(super) struct Ask {
     #[command(flatten)]
@@ -61,6 +62,7 @@ impl Ask {
         let mut following = Following {
             watch: decisions.watch(Wanted { running: true, ..Wanted::default() }, None),
             progress: Progress::new(paint),
+            last: None,
         };
         let runner = runner.recording(decisions);
         let begun = following.until(Box::pin(begin(runner, ensemble, request))).await;
@@ -110,7 +112,7 @@ async fn begin(
     ensemble: Arc<Ensemble>,
     request: Request,
 ) -> std::result::Result<Outcome, Failed> {
-    runner.admit(ensemble, Context::default())?.run(request, None).await
+    runner.admit(ensemble, Context::default()).await?.run(request, None).await
 }
 
 /// Hears the answer to its end, and says it if it is to be said.
@@ -138,32 +140,42 @@ async fn said(outcome: Outcome, is_said: bool) -> Result<()> {
 struct Following {
     watch: Watch,
     progress: Progress,
+    /// How far it has come, as far as that was told.
+    last: Option<Arc<Decision>>,
 }
 
 impl Following {
     /// Shows how far the run has come, until this is over.
     async fn until<T>(&mut self, mut over: impl Future<Output = T> + Unpin) -> T {
-        loop {
+        let over = loop {
             tokio::select! {
-                over = &mut over => return over,
-                Some(told) = self.watch.next() => {
-                    if let Told::Decision(decision) = told {
-                        self.progress.show(&decision);
-                    }
-                }
+                over = &mut over => break over,
+                Some(told) = self.watch.next() => self.show(told),
             }
+        };
+        // Both may have come at once.
+        while let Some(Some(told)) = self.watch.next().now_or_never() {
+            self.show(told);
         }
+        over
     }
 
     /// What came of the run, which is over.
     async fn decision(&mut self) -> Option<Arc<Decision>> {
-        while let Some(told) = self.watch.next().await {
-            if let Told::Decision(decision) = told
-                && decision.outcome() != How::Running
-            {
-                return Some(decision);
+        let is_over = |decision: &&Arc<Decision>| decision.outcome() != How::Running;
+        while self.last.as_ref().filter(is_over).is_none() {
+            match self.watch.next().await? {
+                Told::Decision(decision) => self.last = Some(decision),
+                Told::Missed(_) => {}
             }
         }
-        None
+        self.last.take()
+    }
+
+    fn show(&mut self, told: Told) {
+        if let Told::Decision(decision) = told {
+            self.progress.show(&decision);
+            self.last = Some(decision);
+        }
     }
 }

@@ -116,7 +116,7 @@ impl Rehearsal {
         let body = json!({"model": alias, "messages": messages}).to_string();
         let request = Request::parse(Bytes::from(body))?;
         let context = Context { request_id: (&*question.prompt).into(), trace: true, ..Context::default() };
-        let run = match self.runner.admit(Arc::clone(ensemble), context) {
+        let run = match self.runner.admit(Arc::clone(ensemble), context).await {
             Ok(admitted) => Box::pin(admitted.run(request, None)).await,
             Err(failed) => Err(failed),
         };
