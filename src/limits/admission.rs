@@ -75,9 +75,10 @@ mod tests {
         drop((second, third));
         assert!(lower.admit().is_some());
     }
+
     #[test]
     fn runs_in_flight_are_counted_while_they_are() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::default();
         let shown = |runs: u8| assert!(metrics.render().contains(&format!("\nconsort_inflight {runs}\n")));
         let admission = metrics.within(|| Admission::new(2));
         let permits = [admission.admit(), admission.admit()];

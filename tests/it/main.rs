@@ -12,6 +12,7 @@
 mod adapters;
 mod admin;
 mod aimock;
+mod cli;
 mod clients;
 mod console;
 mod controls;

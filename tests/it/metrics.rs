@@ -5,9 +5,12 @@ use std::fs;
 
 use config::{Config, File, FileFormat};
 use consort::telemetry::metrics::{self, Kind, Metric};
-use consort_testkit::workspace;
+use consort_testkit::provider::Reply;
+use consort_testkit::{http, workspace};
 use regex::Regex;
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use crate::stack::{ALIAS, KEY, Options, Stack, question};
 
 /// Labels that Prometheus adds to what it scrapes, or that buckets have.
 const ADDED: [&str; 2] = ["instance", "le"];
@@ -70,6 +73,93 @@ fn assert_known(place: &str, expression: &str) {
     for (open, close) in [('(', ')'), ('{', '}'), ('[', ']')] {
         let count = |bracket| expression.matches(bracket).count();
         assert_eq!(count(open), count(close), "{place}: {expression}");
+    }
+}
+
+/// What scrapers read now.
+async fn scraped(stack: &Stack) -> String {
+    let answer = http::get(stack.service.admin(), "/metrics").send().await;
+    assert_eq!(answer.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    answer.text().to_owned()
+}
+
+/// The sum over all series of this name that have all these labels.
+fn total(text: &str, name: &str, labels: &[&str]) -> f64 {
+    let of_it = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+    let matching = of_it.filter(|line| labels.iter().all(|label| line.contains(label)));
+    matching.map(|line| line.rsplit(' ').next().expect("a value").parse::<f64>().expect("a number")).sum()
+}
+
+#[tokio::test]
+async fn scrapers_read_what_callers_were_answered_and_providers_bill() {
+    const MODELS: [&str; 4] = ["a", "b", "c", "judge"];
+    let options = Options::new().whole(|base_url| {
+        let models = MODELS.map(|name| {
+            format!(
+                "- {{display_name: {name}, provider: scripted, model_name: model-{name}, retries: 0, \
+                 cooldown: {{failures: 1}}, cost: {{input_per_1k: 2.0, output_per_1k: 6.0}}}}"
+            )
+        });
+        format!(
+            "listen: {{ext_proc: '127.0.0.1:0'}}
+providers: [{{name: scripted, base_url: '{base_url}', api_key: {KEY}}}]
+models:
+{}
+- {{display_name: {ALIAS}, ensemble: {{panel: [{{model: a}}, {{model: b}}, {{model: c}}], judge: {{model: judge}}}}}}",
+            models.join("\n")
+        )
+    });
+    let stack = options.start().await;
+    let before = scraped(&stack).await;
+    assert!(before.contains(&format!("consort_build_info{{version=\"{}\"}} 1\n", env!("CARGO_PKG_VERSION"))));
+    assert_eq!(total(&before, "consort_config_generation", &[]), 1.0);
+    assert_eq!(total(&before, "consort_requests_total", &[]), 0.0);
+
+    let secret = json!({"messages": [{"role": "user", "content": "what is the secret?"}]});
+    assert_eq!(stack.ask(secret.clone()).send().await.status, 200);
+    assert_eq!(stack.ask_stream().send().await.status, 200);
+    stack.provider.model("model-c").reply(Reply::error(500, "broken", "server_error", None));
+    assert_eq!(stack.ask(secret).send().await.status, 200);
+    let plain = question(json!({"model": "somebody-elses"}));
+    assert_eq!(stack.ask_raw(plain.to_string()).send().await.header("x-upstream"), "echo");
+    stack.provider.model("model-b").reply(Reply::stall());
+    let leaving = tokio::spawn(stack.ask(json!({})).send());
+    stack.provider.wait_for("model-b", 4).await;
+    assert_eq!(total(&scraped(&stack).await, "consort_inflight", &[]), 1.0);
+    leaving.abort();
+    stack.runs_logged(4).await;
+
+    let after = scraped(&stack).await;
+    let alias = format!("alias=\"{ALIAS}\"");
+    for (outcome, runs) in [("full", 2.0), ("quorum", 1.0), ("cancelled", 1.0), ("failed", 0.0)] {
+        let outcome = format!("outcome=\"{outcome}\"");
+        let labels = [&*alias, "strategy=\"judge\"", &*outcome];
+        assert_eq!(total(&after, "consort_requests_total", &labels), runs, "{outcome}");
+    }
+    assert_eq!(total(&after, "consort_passthrough_total", &[]), 1.0);
+    assert_eq!(total(&after, "consort_inflight", &[]), 0.0);
+    assert_eq!(total(&after, "consort_member_calls_total", &["\"c\"", "\"server_error\""]), 1.0);
+    assert_eq!(total(&after, "consort_model_cooling", &["\"c\""]), 1.0);
+    assert_eq!(total(&after, "consort_model_cooling", &[]), 1.0);
+    for name in MODELS {
+        let billed = stack.provider.billed(&format!("model-{name}"));
+        let model = format!("gen_ai_request_model=\"{name}\"");
+        for (kind, tokens) in [("\"input\"", billed.prompt), ("\"output\"", billed.completion)] {
+            assert!(tokens > 0, "{name}");
+            assert_eq!(
+                total(&after, "gen_ai_client_token_usage_sum", &[&model, kind]),
+                tokens as f64,
+                "{name}"
+            );
+        }
+        let cost = billed.prompt as f64 * 0.002 + billed.completion as f64 * 0.006;
+        let counted = total(&after, "consort_cost_usd_total", &[&format!("model=\"{name}\"")]);
+        assert!((counted - cost).abs() < 1e-9, "{name}: {counted} for {cost}");
+    }
+    let judge = ["gen_ai_request_model=\"judge\"", "gen_ai_provider_name=\"openai\""];
+    assert_eq!(total(&after, "gen_ai_client_operation_duration_seconds_count", &judge), 3.0);
+    for private in ["secret", "somebody-elses", KEY, "model-a"] {
+        assert!(!after.contains(private), "{private}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The quality table: recorded answers through a whole installation, by every strategy.
+//! `consort replay`: recorded answers, by every strategy.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ const RECORDED: &str = "../shared/data/gsm8k-panel.jsonl";
 
 #[tokio::test]
 async fn every_strategy_has_its_row() {
-    let Some(table) = table(&[SAMPLE]).await else { return };
+    let table = table(&[SAMPLE]).await;
     // Who is first depends on the machine.
     let (first, rest): (Vec<&str>, Vec<&str>) = table.lines().partition(|line| line.starts_with("first "));
     assert!(first.len() == 1 && first[0].contains(" 100.0 % "), "{first:?}");
@@ -30,7 +30,7 @@ async fn every_strategy_has_its_row() {
 async fn votes_over_recorded_answers_are_as_right_as_the_reference() {
     let Some(file) = recorded() else { return };
     let arguments = ["--markdown", "--only", "vote,weighted,cascade", &file.display().to_string()];
-    let Some(table) = table(&arguments).await else { return };
+    let table = table(&arguments).await;
     let members = [
         ("gpt-4o-mini-2024-07-18", 95.2),
         ("claude-3-haiku-20240307", 87.8),
@@ -113,7 +113,7 @@ async fn letters_are_compared_where_the_answers_are_choices() {
     let path = file.path().display().to_string();
     let arguments =
         ["--answer", "choice", "--weights", "a|b=2,third=1.5", "--only", "weighted,median", &path];
-    let Some(table) = table(&arguments).await else { return };
+    let table = table(&arguments).await;
     insta::assert_snapshot!(table);
 }
 
@@ -125,7 +125,7 @@ async fn a_real_judge_takes_the_place_of_the_played_one() {
     let url = provider.base_url();
     let judge = ["--judge-url", &url, "--judge-model", "wise", "--judge-key-env", "QUALITY_JUDGE_KEY"];
     let arguments = [&judge[..], &["--markdown", "--only", "judge", "--limit", "2", SAMPLE]].concat();
-    let Some(output) = run(&arguments).await else { return };
+    let output = run(&arguments).await;
     let table = String::from_utf8(output.stdout).unwrap();
     // It is right about apples, and not about the rent.
     assert_eq!(
@@ -165,10 +165,10 @@ async fn what_is_wrong_is_named_with_its_line() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), &text).unwrap();
         let path = file.path().display().to_string();
-        let Some(output) = run(&[&path]).await else { return };
+        let output = run(&[&path]).await;
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{error}");
-        assert!(error.starts_with(&format!("quality: {path}")) && error.contains(told), "{told}: {error}");
+        assert!(error.starts_with(&format!("consort: {path}")) && error.contains(told), "{told}: {error}");
     }
     let wrong = [
         (&["nowhere.jsonl"][..], "nowhere.jsonl: No such file"),
@@ -180,48 +180,25 @@ async fn what_is_wrong_is_named_with_its_line() {
         ),
     ];
     for (arguments, told) in wrong {
-        let Some(output) = run(arguments).await else { return };
+        let output = run(arguments).await;
         let error = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success() && error.contains(told), "{told}: {error}");
     }
 }
 
-/// Runs the example to its end; none, said aloud, where it is not built as it stands.
-async fn run(arguments: &[&str]) -> Option<Output> {
-    let tests = std::env::current_exe().unwrap();
-    let program = tests.parent().and_then(Path::parent).unwrap().join("examples/quality");
-    // Plain `cargo test` builds examples, `cargo test --test it` does not.
-    if !is_fresh(&program) {
-        consort_testkit::skipped(&format!(
-            "{} is not up to date: cargo build --example quality",
-            program.display()
-        ));
-        return None;
-    }
-    let mut command = Command::new(program);
-    command.args(arguments).current_dir(workspace()).env("QUALITY_JUDGE_KEY", "sk-of-the-judge");
-    // It ends by itself: all that it waits for has a bound. Killed, it would leave its Envoy behind.
-    Some(tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap())
+/// Runs the command to its end.
+async fn run(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_consort"));
+    command.arg("replay").args(arguments).current_dir(workspace());
+    command.env("QUALITY_JUDGE_KEY", "sk-of-the-judge");
+    tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
 }
 
-/// Whether a program is newer than its sources, which cargo lists beside it.
-fn is_fresh(program: &Path) -> bool {
-    let changed = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).ok();
-    let (Some(built), Ok(list)) = (changed(program), fs::read_to_string(program.with_extension("d"))) else {
-        return false;
-    };
-    let (_, sources) = list.trim_end().split_once(": ").unwrap();
-    let sources = sources.replace("\\ ", "\0");
-    sources
-        .split(' ')
-        .all(|source| changed(Path::new(&source.replace('\0', " "))).is_some_and(|at| at <= built))
-}
-
-async fn table(arguments: &[&str]) -> Option<String> {
-    let output = run(arguments).await?;
+async fn table(arguments: &[&str]) -> String {
+    let output = run(arguments).await;
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{error}");
-    Some(String::from_utf8(output.stdout).unwrap())
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// The number in a Markdown table's cell.

@@ -22,7 +22,7 @@ fn admin() -> Admin {
         readiness: Arc::new(Readiness::of_first()),
         cooldowns: Cooldowns::default(),
         log_level: LogLevel::of_nobody(LevelFilter::INFO),
-        metrics: Metrics::new(),
+        metrics: Metrics::default(),
     }
 }
 

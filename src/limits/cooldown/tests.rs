@@ -144,7 +144,7 @@ async fn where_a_background_check_probes_callers_do_not() {
 
 #[tokio::test(start_paused = true)]
 async fn scrapers_see_a_model_cool_until_it_answers() {
-    let metrics = Metrics::new();
+    let metrics = Metrics::default();
     let shows = |cooling: u8| {
         let line = format!("\nconsort_model_cooling{{model=\"m\"}} {cooling}\n");
         assert!(metrics.render().contains(&line), "{line}");

@@ -12,9 +12,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, SystemTime};
 
 use ::metrics::{Recorder, counter, gauge};
-use metrics_exporter_prometheus::{
-    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
-};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tokio::time::MissedTickBehavior;
 
 use self::record::OPERATION;
@@ -60,7 +58,7 @@ struct Shared {
 /// Installs the metrics of this process, or finds them installed.
 pub fn install() -> Metrics {
     let installed = INSTALLED.get_or_init(|| {
-        let metrics = Metrics::new();
+        let metrics = Metrics::default();
         // It fails where a program that embeds us has a recorder of its own, which then gets the rest.
         let _ = ::metrics::set_global_recorder(Arc::clone(&metrics.shared.recorder));
         metrics
@@ -115,9 +113,9 @@ pub fn config_refused() {
     gauge!(CONFIG_RELOADED.name).set(0.0);
 }
 
-impl Metrics {
+impl Default for Metrics {
     /// Metrics of their own, with every metric described.
-    pub fn new() -> Self {
+    fn default() -> Self {
         let recorder = Arc::new(builder().build_recorder());
         describe(&*recorder);
         let series = Series::new(Arc::clone(&recorder));
@@ -135,7 +133,9 @@ impl Metrics {
         let providers = RwLock::default();
         Self { shared: Arc::new(Shared { recorder, rendering, series, providers }) }
     }
+}
 
+impl Metrics {
     /// Makes the series of a configuration known before anything has happened, so that the first of each is seen
     /// as an increase: direct models with their providers, ensembles with their strategies.
     pub fn announce<'a>(
@@ -201,14 +201,13 @@ impl Metrics {
 }
 
 fn builder() -> PrometheusBuilder {
-    let histograms = ALL.iter().filter_map(|metric| match metric.kind {
+    let mut histograms = ALL.iter().filter_map(|metric| match metric.kind {
         Kind::Histogram(buckets) => Some((metric.name, buckets)),
         _ => None,
     });
-    let built =
-        histograms.fold(Ok(PrometheusBuilder::new()), |builder: Result<_, BuildError>, (name, buckets)| {
-            builder?.set_buckets_for_metric(Matcher::Full(name.to_owned()), buckets)
-        });
+    let built = histograms.try_fold(PrometheusBuilder::new(), |builder, (name, buckets)| {
+        builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), buckets)
+    });
     // It fails for a histogram without buckets, and there is none.
     built.unwrap_or_default()
 }

@@ -73,7 +73,7 @@ fn eventful() -> Decision {
 }
 
 fn announced() -> Metrics {
-    let metrics = Metrics::new();
+    let metrics = Metrics::default();
     metrics.announce([("a", "openai"), ("b", "anthropic")].into_iter(), [("team", "judge")].into_iter());
     metrics
 }
@@ -197,7 +197,7 @@ fn a_model_that_is_gone_from_the_configuration_does_not_cool_for_ever() {
 
 #[test]
 fn a_refused_configuration_leaves_the_one_before_in_force() {
-    let metrics = Metrics::new();
+    let metrics = Metrics::default();
     let state = || {
         let text = metrics.render();
         ["consort_config_generation", "consort_config_last_reload_successful"]

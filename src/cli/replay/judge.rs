@@ -1,36 +1,35 @@
 //! Who judges: a real model, or the first member by its own recorded answer, since recordings have no judge.
 
-use consort::ensemble::prompt::label;
-use consort_testkit::provider::{Received, Reply};
+use crate::ensemble::prompt::label;
 use serde_json::{Map, Value, json};
 
-use crate::answers::Answers;
-use crate::recordings::Question;
+use super::answers::Answers;
+use super::recordings::Question;
 
 /// A judge behind an OpenAI-compatible API.
 #[derive(Clone, Debug)]
-pub struct RealJudge {
+pub(super) struct RealJudge {
     /// The API's base, like `https://api.openai.com/v1`.
-    pub url: String,
+    pub(super) url: String,
     /// The API's name for the model.
-    pub model: String,
+    pub(super) model: String,
     /// The environment variable that holds the key.
-    pub key_env: Option<String>,
+    pub(super) key_env: Option<String>,
 }
 
 /// What the first member says when it plays this judge: as an answer, what it said itself; as a verdict, that
 /// whoever agrees with it is right.
-pub fn played(judge: &str, asked: &Received, question: &Question, answers: &Answers) -> Reply {
+pub(super) fn played(judge: &str, asked: &Value, question: &Question, answers: &Answers) -> String {
     let own = question.texts.first().map(String::as_str).unwrap_or_default();
     let own_key = question.key(0);
     let agrees = |text: &str| match (own_key, answers.in_text(text)) {
         (Some(own), Some(key)) => own.same(&key),
         _ => false,
     };
-    let prompt = asked.json.pointer("/messages/1/content").and_then(Value::as_str).unwrap_or_default();
+    let prompt = asked.pointer("/messages/1/content").and_then(Value::as_str).unwrap_or_default();
     let shown = shown(prompt);
     let verdict = match judge {
-        "judge-that-writes" => return Reply::text(own),
+        "judge-that-writes" => return own.to_owned(),
         "judge-that-chooses" => {
             let best = shown.iter().find(|(_, text)| agrees(text)).or(shown.first());
             json!({"reasons": "as I see it", "best": best.map(|(label, _)| label)})
@@ -42,8 +41,7 @@ pub fn played(judge: &str, asked: &Received, question: &Question, answers: &Answ
             json!({"reasons": "as I see it", "scores": grades})
         }
     };
-    assert!(!shown.is_empty(), "a judge is shown candidates: {prompt}");
-    Reply::text(verdict.to_string())
+    verdict.to_string()
 }
 
 /// The candidates between the fences of a judge's prompt, each with its letters.

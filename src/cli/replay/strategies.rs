@@ -3,11 +3,11 @@
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use crate::answers::AnswerKind;
+use super::answers::AnswerKind;
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Strategy {
+pub(super) enum Strategy {
     /// The answer that most members gave.
     Vote,
     /// The answer with the greatest sum of weights.
@@ -33,25 +33,25 @@ pub enum Strategy {
 }
 
 /// What the rows' ensembles have in common.
-pub struct Common<'a> {
+pub(super) struct Common<'a> {
     /// The members' aliases, in panel order.
-    pub members: &'a [String],
+    pub(super) members: &'a [String],
     /// Their weights, for the one row that weighs.
-    pub weights: &'a [f64],
+    pub(super) weights: &'a [f64],
     /// How answers are read.
-    pub answer: AnswerKind,
+    pub(super) answer: AnswerKind,
     /// The longest that one call may take, in ms.
-    pub timeout_ms: u64,
+    pub(super) timeout_ms: u64,
 }
 
 impl Strategy {
     /// What its ensemble is asked by.
-    pub fn alias(self) -> String {
+    pub(super) fn alias(self) -> String {
         format!("ensemble-{}", self.word())
     }
 
     /// The alias of the judge that has its part in it, where one has.
-    pub fn judge(self) -> Option<&'static str> {
+    pub(super) fn judge(self) -> Option<&'static str> {
         match self {
             Self::Judge => Some("judge-that-writes"),
             Self::Rank | Self::Pairwise => Some("judge-that-chooses"),
@@ -62,7 +62,7 @@ impl Strategy {
 
     /// Whether it can be had of such answers and so many members: only numbers have a middle, and a cascade
     /// begins with two.
-    pub fn takes(self, answer: AnswerKind, members: usize) -> bool {
+    pub(super) fn takes(self, answer: AnswerKind, members: usize) -> bool {
         match self {
             Self::Median | Self::Mean => answer == AnswerKind::Number,
             Self::Cascade => members > 1,
@@ -71,7 +71,7 @@ impl Strategy {
     }
 
     /// What the table calls it.
-    pub fn title(self) -> &'static str {
+    pub(super) fn title(self) -> &'static str {
         match self {
             Self::Vote => "vote (plurality)",
             Self::Weighted => "weighted",
@@ -88,7 +88,7 @@ impl Strategy {
     }
 
     /// An element of the configuration's `models`.
-    pub fn ensemble(self, common: &Common<'_>) -> Value {
+    pub(super) fn ensemble(self, common: &Common<'_>) -> Value {
         let weight = |weight: f64| if self == Self::Weighted { weight } else { 1.0 };
         let places = common.members.iter().zip(common.weights);
         let panel: Vec<Value> =

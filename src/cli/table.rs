@@ -4,19 +4,19 @@ use std::fmt;
 
 /// Cells below a header. The first column is text, the others are numbers.
 #[derive(Debug)]
-pub struct Table {
+pub(super) struct Table {
     header: Vec<String>,
     rows: Vec<Vec<String>>,
     is_markdown: bool,
 }
 
 impl Table {
-    pub fn new(header: &[&str], is_markdown: bool) -> Self {
+    pub(super) fn new(header: &[&str], is_markdown: bool) -> Self {
         let header = header.iter().map(|&title| title.to_owned()).collect();
         Self { header, rows: Vec::new(), is_markdown }
     }
 
-    pub fn push(&mut self, row: impl Into<Vec<String>>) {
+    pub(super) fn push(&mut self, row: impl Into<Vec<String>>) {
         let mut row = row.into();
         if self.is_markdown {
             row.iter_mut().for_each(|cell| *cell = cell.replace('|', "\\|"));
@@ -55,12 +55,12 @@ impl fmt::Display for Table {
 }
 
 /// A share in per cent.
-pub fn percent(part: usize, whole: usize) -> String {
+pub(super) fn percent(part: usize, whole: usize) -> String {
     format!("{:.1} %", 100.0 * ratio(part, whole))
 }
 
 /// How often `part` goes into `whole`; 0 of nothing.
-pub fn ratio(part: usize, whole: usize) -> f64 {
+pub(super) fn ratio(part: usize, whole: usize) -> f64 {
     let of = |count| u32::try_from(count).map_or(f64::INFINITY, f64::from);
     if whole == 0 { 0.0 } else { of(part) / of(whole) }
 }

@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 
-use consort::ensemble::Key;
+use crate::ensemble::Key;
 
-use crate::Result;
-use crate::judge::RealJudge;
-use crate::recordings::Recordings;
-use crate::replay::Outcome;
-use crate::strategies::Strategy;
-use crate::table::{Table, percent, ratio};
+use super::Result;
+use super::judge::RealJudge;
+use super::recordings::Recordings;
+use super::rehearsal::Outcome;
+use super::strategies::Strategy;
+use crate::cli::table::{Table, percent, ratio};
 
 /// The least weight: the configuration takes none of 0, which a member that is never right would have.
 const LEAST_WEIGHT: f64 = 0.001;
 
 /// What became of the questions that one strategy was asked.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub(super) struct Tally {
     questions: usize,
     right: usize,
     asked: usize,
@@ -28,7 +28,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub fn add(&mut self, truth: &Key, outcome: Outcome) {
+    pub(super) fn add(&mut self, truth: &Key, outcome: Outcome) {
         self.questions += 1;
         self.right += usize::from(outcome.key.as_ref().is_some_and(|key| key.same(truth)));
         self.asked += outcome.asked;
@@ -40,7 +40,7 @@ impl Tally {
 }
 
 /// The tables, in the making.
-pub struct Report {
+pub(super) struct Report {
     recordings: Arc<Recordings>,
     weights: Vec<f64>,
     rows: Vec<[String; 6]>,
@@ -49,7 +49,7 @@ pub struct Report {
 
 impl Report {
     /// With these weights, or by what the recordings themselves say of their members.
-    pub fn of(recordings: Arc<Recordings>, given: &[(String, f64)]) -> Result<Self> {
+    pub(super) fn of(recordings: Arc<Recordings>, given: &[(String, f64)]) -> Result<Self> {
         let members = &recordings.members;
         if let Some((stranger, _)) = given.iter().find(|(name, _)| !members.contains(name)) {
             return Err(format!("--weights: {stranger:?} is none of {}", members.join(", ")).into());
@@ -66,12 +66,12 @@ impl Report {
     }
 
     /// The members' weights, in panel order.
-    pub fn weights(&self) -> &[f64] {
+    pub(super) fn weights(&self) -> &[f64] {
         &self.weights
     }
 
     /// Adds a strategy's row.
-    pub fn add(&mut self, strategy: Strategy, tally: Tally, judge: Option<&RealJudge>) {
+    pub(super) fn add(&mut self, strategy: Strategy, tally: Tally, judge: Option<&RealJudge>) {
         let title = strategy.title();
         let first_member = self.recordings.members.first().map(String::as_str).unwrap_or_default();
         let title = match (strategy.judge(), judge) {
@@ -103,7 +103,7 @@ impl Report {
     }
 
     /// All of it.
-    pub fn shown(&self, is_markdown: bool) -> String {
+    pub(super) fn shown(&self, is_markdown: bool) -> String {
         let (members, strategies) = (self.members(is_markdown), self.strategies(is_markdown));
         format!("{members}\n{strategies}\n{}\n", self.notes.join("\n"))
     }

@@ -8,38 +8,38 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use consort::ensemble::Key;
+use crate::ensemble::Key;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::answers::Answers;
+use super::answers::Answers;
 
 /// A file of recordings; it holds at least one.
 #[derive(Debug)]
-pub struct Recordings {
+pub(super) struct Recordings {
     /// The models, in the order in which the first line names them.
-    pub members: Vec<String>,
+    pub(super) members: Vec<String>,
     /// The questions, in the file's order.
-    pub questions: Vec<Question>,
+    pub(super) questions: Vec<Question>,
     by_prompt: HashMap<String, usize>,
 }
 
 /// One question, and what each member made of it.
 #[derive(Debug)]
-pub struct Question {
+pub(super) struct Question {
     /// The user message.
-    pub prompt: String,
+    pub(super) prompt: String,
     /// The right answer.
-    pub truth: Key,
+    pub(super) truth: Key,
     /// The members' texts, in panel order.
-    pub texts: Vec<String>,
+    pub(super) texts: Vec<String>,
     /// What can be read from each text.
     keys: Vec<Option<Key>>,
 }
 
 /// Why a file holds no recordings.
 #[derive(Debug, thiserror::Error)]
-pub enum RecordingsError {
+pub(super) enum RecordingsError {
     #[error("{}: {error}", .path.display())]
     Unreadable { path: PathBuf, error: io::Error },
     #[error("{}: it has no recordings", .path.display())]
@@ -50,7 +50,7 @@ pub enum RecordingsError {
 
 /// What is wrong with a line.
 #[derive(Debug, thiserror::Error)]
-pub enum Problem {
+pub(super) enum Problem {
     #[error("{0}")]
     Json(String),
     #[error("candidates: names no model")]
@@ -77,7 +77,11 @@ struct Line {
 
 impl Recordings {
     /// Reads a file, or its first `limit` recordings.
-    pub fn read(path: &Path, limit: Option<usize>, answers: &Answers) -> Result<Self, RecordingsError> {
+    pub(super) fn read(
+        path: &Path,
+        limit: Option<usize>,
+        answers: &Answers,
+    ) -> Result<Self, RecordingsError> {
         let at = |line, problem| RecordingsError::Line { path: path.to_owned(), line, problem };
         let text = fs::read_to_string(path)
             .map_err(|error| RecordingsError::Unreadable { path: path.to_owned(), error })?;
@@ -100,23 +104,23 @@ impl Recordings {
     }
 
     /// The question with this user message.
-    pub fn find(&self, prompt: &str) -> Option<&Question> {
+    pub(super) fn find(&self, prompt: &str) -> Option<&Question> {
         self.questions.get(*self.by_prompt.get(prompt)?)
     }
 
     /// How many questions the member at this place answered rightly.
-    pub fn right(&self, place: usize) -> usize {
+    pub(super) fn right(&self, place: usize) -> usize {
         self.questions.iter().filter(|question| question.is_right(place)).count()
     }
 
     /// How many questions at least one member answered rightly.
-    pub fn right_by_any(&self) -> usize {
+    pub(super) fn right_by_any(&self) -> usize {
         let is_right = |question: &&Question| (0..self.members.len()).any(|place| question.is_right(place));
         self.questions.iter().filter(is_right).count()
     }
 
     /// Of how many of its texts the member's answer can be read.
-    pub fn readable(&self, place: usize) -> usize {
+    pub(super) fn readable(&self, place: usize) -> usize {
         self.questions.iter().filter(|question| question.key(place).is_some()).count()
     }
 
@@ -154,7 +158,7 @@ impl Recordings {
 
 impl Question {
     /// What can be read from the text of the member at this place.
-    pub fn key(&self, place: usize) -> Option<&Key> {
+    pub(super) fn key(&self, place: usize) -> Option<&Key> {
         self.keys.get(place)?.as_ref()
     }
 

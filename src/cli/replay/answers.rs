@@ -1,17 +1,17 @@
 //! Reads answers as the service itself does.
 
+use crate::chat::{Completion, Request};
+use crate::ensemble::{Key, Reader, Reading};
 use bytes::Bytes;
 use clap::ValueEnum;
-use consort::chat::{Completion, Request};
-use consort::ensemble::{Key, Reader, Reading};
 use serde_json::json;
 use serde_json::value::to_raw_value;
 
-use crate::Result;
+use super::Result;
 
 /// How answers are read for comparing: a value of the configuration's `answer`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum AnswerKind {
+pub(super) enum AnswerKind {
     /// A number.
     Number,
     /// A letter, as in multiple choice.
@@ -20,7 +20,7 @@ pub enum AnswerKind {
 
 impl AnswerKind {
     /// Its name in the configuration.
-    pub fn word(self) -> &'static str {
+    pub(super) fn word(self) -> &'static str {
         match self {
             Self::Number => "number",
             Self::Choice => "choice",
@@ -30,10 +30,10 @@ impl AnswerKind {
 
 /// Reads the answers to plain questions.
 #[derive(Clone, Debug)]
-pub struct Answers(Reader);
+pub(super) struct Answers(Reader);
 
 impl Answers {
-    pub fn of(kind: AnswerKind) -> Result<Self> {
+    pub(super) fn of(kind: AnswerKind) -> Result<Self> {
         let reading = match kind {
             AnswerKind::Number => Reading::Number { pattern: None, pointer: None },
             AnswerKind::Choice => Reading::Choice(None),
@@ -44,13 +44,18 @@ impl Answers {
     }
 
     /// What a text answers; none where nothing can be read.
-    pub fn in_text(&self, text: &str) -> Option<Key> {
-        let message = to_raw_value(&json!({"role": "assistant", "content": text})).ok()?;
-        self.0.key(&Completion::from_message(message).ok()?)
+    pub(super) fn in_text(&self, text: &str) -> Option<Key> {
+        self.in_completion(&said(text)?)
     }
 
-    /// What a chat completion answers; none where nothing can be read.
-    pub fn in_completion(&self, body: &[u8]) -> Result<Option<Key>> {
-        Ok(self.0.key(&Completion::parse(body)?))
+    /// What a message answers; none where nothing can be read.
+    pub(super) fn in_completion(&self, completion: &Completion) -> Option<Key> {
+        self.0.key(completion)
     }
+}
+
+/// The message that says this.
+pub(super) fn said(text: &str) -> Option<Completion> {
+    let message = to_raw_value(&json!({"role": "assistant", "content": text})).ok()?;
+    Completion::from_message(message).ok()
 }

@@ -1,11 +1,24 @@
 //! The commands.
 
+mod account;
+mod ask;
+mod paint;
+mod progress;
+mod replay;
+mod table;
+mod watch;
+
+use std::error::Error;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
+use self::ask::Ask;
+use self::replay::Replay;
+use self::watch::Watch;
 use crate::app::{self, FromFile};
 use crate::config::{self, Config, Problems};
 use crate::telemetry::chain;
@@ -29,6 +42,14 @@ enum Command {
     Check(ConfigFile),
     /// Print the JSON Schema of the configuration.
     Schema,
+    Ask(Ask),
+    Watch(Watch),
+    Replay(Replay),
+    /// Print the completions for a shell.
+    Completions {
+        /// The shell that is to complete.
+        shell: Shell,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -48,10 +69,34 @@ impl Cli {
                 check(&config, loaded, &mut io::stdout(), &mut io::stderr())
             }
             Command::Schema => schema(&mut io::stdout()),
+            Command::Ask(ask) => match config::load(&ask.file.config) {
+                Ok(config) => told(Box::pin(ask.run(&config)).await),
+                Err(problems) => report(&ask.file.config, &problems, &mut io::stderr()),
+            },
+            Command::Watch(watch) => told(Box::pin(watch.run()).await),
+            Command::Replay(replay) => told(Box::pin(replay.run()).await),
+            Command::Completions { shell } => completions(shell, &mut io::stdout()),
         };
         // Whoever closed our output does not want to hear of it.
         ran.unwrap_or(ExitCode::FAILURE)
     }
+}
+
+/// What a command could not do.
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Says why a command has failed.
+fn told(ran: Result<ExitCode>) -> io::Result<ExitCode> {
+    let error = match ran {
+        Ok(code) => return Ok(code),
+        Err(error) => error,
+    };
+    let is_unheard =
+        error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+    if !is_unheard {
+        writeln!(io::stderr(), "consort: {}", chain(&*error))?;
+    }
+    Ok(ExitCode::FAILURE)
 }
 
 async fn serve(file: PathBuf) -> io::Result<ExitCode> {
@@ -60,7 +105,7 @@ async fn serve(file: PathBuf) -> io::Result<ExitCode> {
         Err(problems) => return report(&file, &problems, &mut io::stderr()),
     };
     let level = from.config.log.to_stdout();
-    match app::serve(from, level).await {
+    match Box::pin(app::serve(from, level)).await {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
             // The one error that no log could take: it is why there is no service.
@@ -72,7 +117,7 @@ async fn serve(file: PathBuf) -> io::Result<ExitCode> {
 
 fn check(
     file: &Path,
-    loaded: Result<Config, Problems>,
+    loaded: std::result::Result<Config, Problems>,
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> io::Result<ExitCode> {
@@ -98,6 +143,13 @@ fn report(file: &Path, problems: &Problems, err: &mut impl Write) -> io::Result<
 
 fn schema(out: &mut impl Write) -> io::Result<ExitCode> {
     writeln!(out, "{:#}", config::json_schema())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn completions(shell: Shell, out: &mut impl Write) -> io::Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "consort", &mut script);
+    out.write_all(&script)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -148,7 +200,6 @@ models:
 
     #[test]
     fn the_commands_are_well_formed() {
-        use clap::CommandFactory;
         Cli::command().debug_assert();
     }
 }
