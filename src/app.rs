@@ -20,6 +20,7 @@ use crate::config::{Address, Config};
 use crate::ensemble::{Runner, Snapshot};
 use crate::ext_proc::Service;
 use crate::limits::{Admission, Cooldowns};
+use crate::telemetry::Traces;
 use crate::upstream::{HttpCaller, Retrying, check};
 
 /// What Envoy may send in one message beyond a body of the allowed size: headers, metadata, and
@@ -36,6 +37,9 @@ const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 /// How long a drain waits for runs without a bound of their own.
 const DRAIN: Duration = Duration::from_secs(60);
+
+/// How long the last spans may take to be exported.
+const FLUSH: Duration = Duration::from_secs(5);
 
 /// Why the service ended.
 #[derive(Debug, thiserror::Error)]
@@ -134,7 +138,8 @@ pub async fn run(
         }
     }
     let caller = Retrying::new(caller, cooldowns);
-    let runner = Runner::new(Arc::new(caller), admission, config.max_answer_bytes);
+    let traces = Traces::from_environment();
+    let runner = Runner::new(Arc::new(caller), admission, config.max_answer_bytes).traced(traces.clone());
     let max_message_bytes = config.ext_proc.max_request_bytes.max(MIN_MESSAGE).saturating_add(MESSAGE_SLACK);
     let drain = longest_run(&config.snapshot);
     let ensembles = config.snapshot.ensembles().count();
@@ -171,6 +176,7 @@ pub async fn run(
     if tokio::time::timeout(drain, serving).await.is_err() {
         warn!("some runs were still going on at the end of the drain");
     }
+    traces.shutdown(FLUSH).await;
     info!("stopped");
     Ok(())
 }

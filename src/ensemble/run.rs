@@ -20,7 +20,7 @@ use super::quorum::Verdict;
 use super::strategy::Strategy;
 use crate::chat::{ApiError, Body, Completion, Delta, Event, Request, Thinking};
 use crate::limits::{Admission, Permit};
-use crate::telemetry::{Account, Attempts};
+use crate::telemetry::{Account, Attempts, Traces};
 use crate::upstream::{Bounds, Call, Caller, DirectModel, Events, Failure, Passed, bound};
 
 /// Runs ensembles.
@@ -29,6 +29,7 @@ pub struct Runner {
     caller: Arc<dyn Caller>,
     admission: Admission,
     max_answer_bytes: usize,
+    traces: Traces,
 }
 
 /// What a run knows of its caller.
@@ -51,7 +52,13 @@ pub struct Context {
 impl Runner {
     /// Runs ensembles by these calls, within this cap, to answers of at most so many bytes.
     pub fn new(caller: Arc<dyn Caller>, admission: Admission, max_answer_bytes: usize) -> Self {
-        Self { caller, admission, max_answer_bytes }
+        Self { caller, admission, max_answer_bytes, traces: Traces::default() }
+    }
+
+    /// The same, with a span for each run.
+    #[must_use]
+    pub fn traced(self, traces: Traces) -> Self {
+        Self { traces, ..self }
     }
 
     /// Gives a run its place; nothing of the request need have been read.
@@ -66,6 +73,9 @@ impl Runner {
             ensemble.quorum.get(),
             ensemble.panel.iter().map(|m| (&*m.model.name, m.weight)),
         );
+        let strategy = ensemble.strategy.name();
+        let caller = context.passed.trace();
+        account.traced(self.traces.run(&ensemble.name, strategy, &context.request_id, &caller));
         account.wished(&context.applied, &context.ignored, context.condition_failed);
         let head = Head::of(&ensemble);
         match self.admission.admit() {

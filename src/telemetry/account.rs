@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::Attempts;
 use super::decision::{Call, Decision, Outcome, Usage as UsageRecord};
+use super::{Attempts, Role, RunSpan};
 use crate::chat::Usage;
 
 const NOT_ASKED: &str = "not_asked";
@@ -27,6 +27,7 @@ pub struct Account {
     /// The attempts of every call that was made.
     attempts: Vec<(Seat, Arc<Attempts>)>,
     began: Instant,
+    trace: Option<Box<RunSpan>>,
 }
 
 /// Whose call.
@@ -76,7 +77,12 @@ impl Account {
             usage: Some(UsageRecord::default()),
             ..Decision::default()
         };
-        Self { decision, usage: Usage::default(), attempts: Vec::new(), began: Instant::now() }
+        Self { decision, usage: Usage::default(), attempts: Vec::new(), began: Instant::now(), trace: None }
+    }
+
+    /// The run has a span, which ends with its account.
+    pub fn traced(&mut self, span: Option<RunSpan>) {
+        self.trace = span.map(Box::new);
     }
 
     /// The request is known.
@@ -211,7 +217,11 @@ impl Account {
     }
 
     fn attempts_of(&mut self, seat: Seat) -> Arc<Attempts> {
-        let attempts = Arc::new(Attempts::default());
+        let role = match seat {
+            Seat::Member(place) => Role::Member(place),
+            Seat::Judge(_) => Role::Judge,
+        };
+        let attempts = Arc::new(Attempts::traced(self.trace.as_ref().map(|run| run.call(role))));
         self.attempts.push((seat, Arc::clone(&attempts)));
         attempts
     }
@@ -251,6 +261,9 @@ impl Drop for Account {
         end_cancelled(&mut self.decision.judges, self.decision.total_ms);
         if std::thread::panicking() {
             self.failed(DEFECT);
+        }
+        if let Some(span) = self.trace.take() {
+            span.end(&self.decision);
         }
         emit(&self.decision);
     }

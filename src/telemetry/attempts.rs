@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::trace::CallTrace;
 use crate::chat::Usage;
 
 /// The attempts of one call, counted as they are made: the account of its run reads them at the call's end, be that
@@ -12,9 +13,21 @@ pub struct Attempts {
     begun: AtomicU32,
     /// What attempts without an answer have cost and nobody has billed yet.
     unbilled: Mutex<Option<Usage>>,
+    /// Where their spans belong, when the run is traced.
+    trace: Option<CallTrace>,
 }
 
 impl Attempts {
+    /// Of a call with this place in a trace.
+    pub(super) fn traced(trace: Option<CallTrace>) -> Self {
+        Self { trace, ..Self::default() }
+    }
+
+    /// Where their spans belong; none where nobody traces them.
+    pub fn trace(&self) -> Option<&CallTrace> {
+        self.trace.as_ref()
+    }
+
     /// One more begins.
     pub fn begin(&self) {
         self.begun.fetch_add(1, Ordering::Relaxed);

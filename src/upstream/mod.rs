@@ -10,6 +10,7 @@ pub(crate) mod fixture;
 mod model;
 mod retry;
 mod rules;
+mod traced;
 
 pub use caller::{Bounds, Call, Caller, Events, HttpCaller, Passed, bound};
 pub use check::check;

@@ -25,11 +25,16 @@ const BOTTOM: &str = "chat";
 const CONFIG: (&str, &[&str]) = ("config", &["main", "cli", "app"]);
 
 /// Crates that are one module's business.
-const RESERVED: [(&str, &[&str]); 5] = [
+const RESERVED: [(&str, &[&str]); 9] = [
     ("envoy_types", &["ext_proc", "app"]),
     ("hyper", &["upstream", "http"]),
-    ("hyper_util", &["upstream", "http"]),
-    ("hyper_rustls", &["upstream"]),
+    // Spans are exported over HTTP, below the layer that calls providers.
+    ("hyper_util", &["upstream", "http", "telemetry"]),
+    ("hyper_rustls", &["upstream", "telemetry"]),
+    ("opentelemetry", &["telemetry"]),
+    ("opentelemetry_http", &["telemetry"]),
+    ("opentelemetry_otlp", &["telemetry"]),
+    ("opentelemetry_sdk", &["telemetry"]),
     ("tower_service", &["upstream"]),
 ];
 

@@ -12,6 +12,7 @@
 mod adapters;
 mod aimock;
 mod clients;
+mod collector;
 mod controls;
 mod egress;
 mod envoy;
@@ -33,4 +34,5 @@ mod strategies;
 mod streaming;
 mod survival;
 mod tls;
+mod traces;
 mod upstream;
