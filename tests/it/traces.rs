@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use consort_testkit::provider::Reply;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 use crate::collector::{Collector, Span};
 use crate::stack::{ALIAS, KEY, ONE_ATTEMPT, Options, Stack, ms};
@@ -45,7 +46,7 @@ fn exporting(collector: &Collector, protocol: &str) -> Options {
         .environment("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
 }
 
-fn only<'a>(spans: &'a [Span], what: impl Fn(&Span) -> bool) -> &'a Span {
+fn only(spans: &[Span], what: impl Fn(&Span) -> bool) -> &Span {
     let found: Vec<_> = spans.iter().filter(|span| what(span)).collect();
     assert_eq!(found.len(), 1, "{spans:#?}");
     found[0]
@@ -169,13 +170,27 @@ async fn the_last_spans_are_exported_before_the_end() {
 
 #[tokio::test]
 async fn a_collector_that_is_not_there_costs_neither_answers_nor_the_end() {
-    let collector = Collector::grpc().await;
-    let options = exporting(&collector, "grpc");
-    drop(collector);
-    let stack = options.start().await;
-    assert_eq!(stack.ask(json!({})).send().await.status, 200);
-    stack.service.signal("TERM");
-    assert!(stack.service.wait_exit(Duration::from_secs(20)).await.success());
+    let gone = Collector::grpc().await.endpoint();
+    // The kernel takes its connections; nobody ever answers.
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let silent = (format!("http://{}", silent.local_addr().expect("it is bound")), silent);
+    for (endpoint, protocol) in
+        [(&gone, "grpc"), (&gone, "http/protobuf"), (&silent.0, "grpc"), (&silent.0, "http/protobuf")]
+    {
+        let options = options()
+            .environment("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+            .environment("OTEL_EXPORTER_OTLP_PROTOCOL", protocol);
+        let stack = options.start().await;
+        assert_eq!(stack.ask(json!({})).send().await.status, 200);
+        stack.service.signal("TERM");
+        let status = stack.service.wait_exit(Duration::from_secs(20)).await;
+        assert!(status.success(), "{endpoint} {protocol}");
+        let told = stack.service.logs().iter().any(|line| {
+            line["target"].as_str().is_some_and(|target| target.starts_with("opentelemetry"))
+                || line["fields"]["message"] == "the last spans may be lost"
+        });
+        assert!(told, "{:#?}", stack.service.logs());
+    }
 }
 
 #[tokio::test]

@@ -51,9 +51,11 @@ impl HttpClient for Client {
         'a: 'b,
         Self: 'b,
     {
-        let answer = send(self.pool.clone(), request);
-        let sending = self.runtime.spawn(tokio::time::timeout(self.timeout, answer));
-        Box::pin(async move { sending.await?? })
+        let (pool, timeout) = (self.pool.clone(), self.timeout);
+        // A timer can be made on the runtime only.
+        let sending =
+            self.runtime.spawn(async move { tokio::time::timeout(timeout, send(pool, request)).await? });
+        Box::pin(async move { sending.await? })
     }
 }
 
