@@ -66,16 +66,15 @@ impl Runner {
     /// # Errors
     /// When all places are taken.
     pub fn admit(&self, ensemble: Arc<Ensemble>, context: Context) -> Result<Admitted, Failed> {
+        let (request_id, alias, strategy) = (&context.request_id, &ensemble.name, ensemble.strategy.name());
         let mut account = Account::open(
-            &context.request_id,
-            &ensemble.name,
-            ensemble.strategy.name(),
+            request_id,
+            alias,
+            strategy,
             ensemble.quorum.get(),
             ensemble.panel.iter().map(|m| (&*m.model.name, m.weight)),
+            self.traces.run(request_id, alias, strategy, &context.passed.trace()),
         );
-        let strategy = ensemble.strategy.name();
-        let caller = context.passed.trace();
-        account.traced(self.traces.run(&ensemble.name, strategy, &context.request_id, &caller));
         account.wished(&context.applied, &context.ignored, context.condition_failed);
         let head = Head::of(&ensemble);
         match self.admission.admit() {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::decision::{Call, Decision, Outcome, Usage as UsageRecord};
-use super::{Attempts, Role, RunSpan};
+use super::{Attempts, RunSpan};
 use crate::chat::Usage;
 
 const NOT_ASKED: &str = "not_asked";
@@ -51,13 +51,14 @@ pub struct Ended {
 }
 
 impl Account {
-    /// Opens the account of a run that has asked nobody yet.
+    /// Opens the account of a run that has asked nobody yet; the run's span, if it has one, ends with it.
     pub fn open<'a>(
         request_id: &str,
         alias: &str,
         strategy: &str,
         quorum: usize,
         panel: impl Iterator<Item = (&'a str, f64)>,
+        trace: Option<Box<RunSpan>>,
     ) -> Self {
         let members = panel
             .map(|(model, weight)| Call {
@@ -77,12 +78,7 @@ impl Account {
             usage: Some(UsageRecord::default()),
             ..Decision::default()
         };
-        Self { decision, usage: Usage::default(), attempts: Vec::new(), began: Instant::now(), trace: None }
-    }
-
-    /// The run has a span, which ends with its account.
-    pub fn traced(&mut self, span: Option<RunSpan>) {
-        self.trace = span.map(Box::new);
+        Self { decision, usage: Usage::default(), attempts: Vec::new(), began: Instant::now(), trace }
     }
 
     /// The request is known.
@@ -217,11 +213,7 @@ impl Account {
     }
 
     fn attempts_of(&mut self, seat: Seat) -> Arc<Attempts> {
-        let role = match seat {
-            Seat::Member(place) => Role::Member(place),
-            Seat::Judge(_) => Role::Judge,
-        };
-        let attempts = Arc::new(Attempts::traced(self.trace.as_ref().map(|run| run.call(role))));
+        let attempts = Arc::new(Attempts::traced(self.trace.as_ref().map(|run| run.call(seat))));
         self.attempts.push((seat, Arc::clone(&attempts)));
         attempts
     }
@@ -378,7 +370,7 @@ mod tests {
 
     #[test]
     fn attempts_are_counted_and_what_they_cost_is_billed_once_however_the_call_ends() {
-        let mut account = Account::open("r", "team", "judge", 2, [("a", 1.0), ("b", 1.0)].into_iter());
+        let mut account = Account::open("r", "team", "judge", 2, [("a", 1.0), ("b", 1.0)].into_iter(), None);
         let [a, b] = [0, 1].map(|index| account.member_began(index));
         a.begin();
         a.failed_at(&tokens(3));

@@ -6,7 +6,7 @@ mod trace;
 
 pub use account::{Account, Ended, Seat};
 pub use attempts::Attempts;
-pub use trace::{Asked, AttemptSpan, CallTrace, Role, RunSpan, TraceHeaders, Traces};
+pub use trace::{Asked, AttemptSpan, CallTrace, RunSpan, TraceHeaders, Traces};
 
 /// The record of a run, as it goes over wires (`proto/consort/decision/v1/decision.proto`).
 pub mod decision {

@@ -12,22 +12,14 @@ use tokio::time::Instant;
 use super::TraceHeaders;
 use super::run::count;
 use crate::chat::Usage;
-
-/// Whose call it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// A panel member's, by its place in the panel.
-    Member(usize),
-    /// A judge's, or that of a model that answers in a judge's place.
-    Judge,
-}
+use crate::telemetry::Seat;
 
 /// Where the spans of one call's attempts belong.
 #[derive(Debug)]
 pub struct CallTrace {
     tracer: SdkTracer,
     run: Context,
-    role: Role,
+    seat: Seat,
     begun: AtomicU32,
     /// The model that says that it answers the attempt that goes on.
     answering: Arc<Mutex<Option<String>>>,
@@ -60,8 +52,8 @@ pub struct AttemptSpan {
 }
 
 impl CallTrace {
-    pub(super) fn new(tracer: SdkTracer, run: Context, role: Role) -> Self {
-        Self { tracer, run, role, begun: AtomicU32::new(0), answering: Arc::default() }
+    pub(super) fn new(tracer: SdkTracer, run: Context, seat: Seat) -> Self {
+        Self { tracer, run, seat, begun: AtomicU32::new(0), answering: Arc::default() }
     }
 
     /// Begins the span of the next attempt.
@@ -76,12 +68,13 @@ impl CallTrace {
             KeyValue::new("consort.model", asked.alias.to_owned()),
             KeyValue::new("consort.attempt", i64::from(attempt)),
         ];
-        match self.role {
-            Role::Member(place) => {
+        match self.seat {
+            Seat::Member(place) => {
                 attributes.push(KeyValue::new("consort.role", "member"));
                 attributes.push(KeyValue::new("consort.member", i64::try_from(place).unwrap_or(i64::MAX)));
             }
-            Role::Judge => attributes.push(KeyValue::new("consort.role", "judge")),
+            // Or a model that answers in a judge's place.
+            Seat::Judge(_) => attributes.push(KeyValue::new("consort.role", "judge")),
         }
         let span = self
             .tracer

@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use super::chain;
 
-pub use attempt::{Asked, AttemptSpan, CallTrace, Role};
+pub use attempt::{Asked, AttemptSpan, CallTrace};
 pub use context::TraceHeaders;
 pub use run::RunSpan;
 

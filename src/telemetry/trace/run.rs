@@ -4,7 +4,8 @@ use opentelemetry::trace::{Span as _, SpanKind, Status, TraceContextExt, Tracer}
 use opentelemetry::{Array, Context, KeyValue, StringValue, Value};
 use opentelemetry_sdk::trace::{SdkTracer, Span};
 
-use super::{CallTrace, Role, Sink, TraceHeaders, Traces};
+use super::{CallTrace, Sink, TraceHeaders, Traces};
+use crate::telemetry::Seat;
 use crate::telemetry::decision::{Decision, Outcome};
 
 /// The span of a run, which goes on until its decision is known.
@@ -20,11 +21,11 @@ impl Traces {
     /// Begins the span of a run, below the caller's. None where traces are off.
     pub fn run(
         &self,
+        request_id: &str,
         alias: &str,
         strategy: &'static str,
-        request_id: &str,
         caller: &TraceHeaders,
-    ) -> Option<RunSpan> {
+    ) -> Option<Box<RunSpan>> {
         let Sink { tracer, .. } = self.0.as_ref()?;
         let attributes = [
             KeyValue::new("gen_ai.operation.name", "invoke_workflow"),
@@ -39,14 +40,14 @@ impl Traces {
             .with_attributes(attributes)
             .start_with_context(tracer, &caller.context());
         let within = Context::new().with_remote_span_context(span.span_context().clone());
-        Some(RunSpan { span, tracer: tracer.clone(), within })
+        Some(Box::new(RunSpan { span, tracer: tracer.clone(), within }))
     }
 }
 
 impl RunSpan {
     /// Where spans of a call's attempts belong.
-    pub(in crate::telemetry) fn call(&self, role: Role) -> CallTrace {
-        CallTrace::new(self.tracer.clone(), self.within.clone(), role)
+    pub(in crate::telemetry) fn call(&self, seat: Seat) -> CallTrace {
+        CallTrace::new(self.tracer.clone(), self.within.clone(), seat)
     }
 
     /// Ends it with what came of the run.
