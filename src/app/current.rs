@@ -14,7 +14,7 @@ use crate::http::admin::{Admin, InForce, Readiness};
 use crate::http::door::{Door, Live};
 use crate::limits::{Admission, Cooldowns, Limiter, StoreError};
 use crate::telemetry::metrics::{self, Metrics};
-use crate::telemetry::{Decisions, LogLevel};
+use crate::telemetry::{Decisions, LogLevel, Traces};
 use crate::upstream::{Caller, HttpCaller, Limited, Retrying, check};
 
 /// How long it may take to tell a shared store what the last runs have cost.
@@ -43,6 +43,7 @@ struct Lasting {
     admission: Admission,
     limiter: Limiter,
     decisions: Decisions,
+    traces: Traces,
 }
 
 impl Current {
@@ -50,7 +51,12 @@ impl Current {
     ///
     /// # Errors
     /// When that store cannot be used.
-    pub(super) fn new(config: &Config, metrics: Metrics, decisions: Decisions) -> Result<Self, StoreError> {
+    pub(super) fn new(
+        config: &Config,
+        metrics: Metrics,
+        decisions: Decisions,
+        traces: Traces,
+    ) -> Result<Self, StoreError> {
         let (http, cooldowns) = (Arc::new(HttpCaller), Cooldowns::default());
         let admission = Admission::new(config.max_inflight);
         let (limiter, keeper) = Limiter::open(&config.store)?;
@@ -58,7 +64,7 @@ impl Current {
         keeping.spawn(keeper.keep());
         let retrying = Retrying::new(Arc::clone(&http), cooldowns.clone());
         let caller: Arc<dyn Caller> = Arc::new(Limited::new(Arc::new(retrying), limiter.clone()));
-        let lasting = Lasting { caller, admission, limiter, decisions };
+        let lasting = Lasting { caller, admission, limiter, decisions, traces };
         let setup = lasting.setup(config);
         let mut current = Self {
             door: Live::new(door(config, &setup)),
@@ -141,13 +147,14 @@ impl Current {
 
 impl Lasting {
     fn setup(&self, config: &Config) -> Setup {
-        let Self { caller, admission, limiter, decisions } = self;
+        let Self { caller, admission, limiter, decisions, traces } = self;
         let admission = admission.with_max(config.max_inflight);
         Setup {
             snapshot: Arc::clone(&config.snapshot),
             runner: Runner::new(Arc::clone(caller), admission, config.max_answer_bytes)
                 .limited_by(limiter.clone())
-                .recording(decisions.clone()),
+                .recording(decisions.clone())
+                .traced(traces.clone()),
             settings: Arc::new(config.ext_proc.clone()),
         }
     }

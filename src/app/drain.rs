@@ -12,12 +12,12 @@ use super::current::Current;
 use super::grpc::Health;
 use crate::config::Config;
 use crate::http::admin::Readiness;
-use crate::telemetry::Decisions;
+use crate::telemetry::{Decisions, Traces};
 
 /// How long a drain waits for runs without a bound of their own.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// How long the last decisions may take to be written.
+/// How long the last decisions may take to be written, and the last spans to be exported.
 const WRITING: Duration = Duration::from_secs(5);
 
 /// What a drain takes away, in the order of its fields.
@@ -27,6 +27,7 @@ pub(super) struct Drain {
     pub(super) stop: Sender<()>,
     pub(super) current: Current,
     pub(super) decisions: Decisions,
+    pub(super) traces: Traces,
 }
 
 impl Drain {
@@ -55,6 +56,7 @@ impl Drain {
         }
         self.current.end_limits().await;
         self.decisions.close(WRITING).await;
+        self.traces.shutdown(WRITING).await;
         info!("stopped");
         Ok(())
     }

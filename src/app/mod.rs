@@ -31,7 +31,7 @@ use crate::config::{Config, Problems};
 use crate::http;
 use crate::http::admin::Readiness;
 use crate::limits::StoreError;
-use crate::telemetry::{Decisions, LogLevel, metrics};
+use crate::telemetry::{Decisions, LogLevel, Traces, metrics};
 use crate::upstream::Pools;
 
 pub use listener::{Listener, Listeners};
@@ -152,7 +152,8 @@ pub async fn run(
         let path = config.decisions.file.as_ref().map(|file| file.path.display().to_string());
         Error::Decisions { path: path.unwrap_or_else(|| "standard output".to_owned()), source }
     })?;
-    let current = Current::new(&config, metrics, decisions.clone())?;
+    let traces = Traces::from_environment();
+    let current = Current::new(&config, metrics, decisions.clone(), traces.clone())?;
     let log = Routes::new(http::decision_log(decisions.clone())).into_axum_router();
     let more = http::console::routes()
         .merge(http::door::routes(current.playground()))
@@ -177,7 +178,7 @@ pub async fn run(
             () = shutdown => {}
         }
         let Reloader { config, current, .. } = reloader;
-        Drain { readiness, health, stop, current, decisions }.run(&config, serving).await
+        Drain { readiness, health, stop, current, decisions, traces }.run(&config, serving).await
     };
     tokio::select! {
         ended = serving => ended,

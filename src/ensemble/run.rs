@@ -21,7 +21,7 @@ use super::quorum::Verdict;
 use super::strategy::Strategy;
 use crate::chat::{ApiError, Body, Completion, Delta, Event, Request, Thinking};
 use crate::limits::{Admission, CallerKey, Demand, Denied, Grant, Lease, Limiter, Permit};
-use crate::telemetry::{About, Account, Attempts, Decisions, Door};
+use crate::telemetry::{About, Account, Attempts, Decisions, Door, Traces};
 use crate::upstream::{Bounds, Call, Caller, DirectModel, Events, Failure, Passed, bound};
 
 /// Runs ensembles.
@@ -32,6 +32,7 @@ pub struct Runner {
     limiter: Limiter,
     max_answer_bytes: usize,
     decisions: Decisions,
+    traces: Traces,
 }
 
 /// What a run knows of its caller.
@@ -60,8 +61,14 @@ pub struct Context {
 impl Runner {
     /// Runs ensembles by these calls, within this cap, to answers of at most so many bytes.
     pub fn new(caller: Arc<dyn Caller>, admission: Admission, max_answer_bytes: usize) -> Self {
-        let (limiter, decisions) = (Limiter::default(), Decisions::default());
-        Self { caller, admission, limiter, max_answer_bytes, decisions }
+        Self {
+            caller,
+            admission,
+            limiter: Limiter::default(),
+            max_answer_bytes,
+            decisions: Decisions::default(),
+            traces: Traces::default(),
+        }
     }
 
     /// With the decisions of its runs going there.
@@ -74,6 +81,12 @@ impl Runner {
     #[must_use]
     pub fn limited_by(self, limiter: Limiter) -> Self {
         Self { limiter, ..self }
+    }
+
+    /// With a span for each run.
+    #[must_use]
+    pub fn traced(self, traces: Traces) -> Self {
+        Self { traces, ..self }
     }
 
     /// Gives a run its place; nothing of the request need have been read.
@@ -89,8 +102,13 @@ impl Runner {
             quorum: ensemble.quorum.get(),
             door: context.door,
         };
-        let mut account =
-            Account::open(&self.decisions, about, ensemble.panel.iter().map(|m| (&*m.model.name, m.weight)));
+        let panel = ensemble.panel.iter().map(|m| (&*m.model.name, m.weight));
+        let mut account = Account::open(&self.decisions, about, panel).traced(self.traces.run(
+            about.request_id,
+            about.alias,
+            about.strategy,
+            &context.passed.trace(),
+        ));
         account.wished(&context.applied, &context.ignored, context.condition_failed);
         let mut head = Head { bill: account.follow_cost(), ..Head::of(&ensemble) };
         let Some(permit) = self.admission.admit() else {

@@ -10,7 +10,7 @@ use super::decision::{Call, Decision, Outcome, Usage as UsageRecord};
 use super::live::{Followed, Live};
 use super::record::{self, DEFECT, NOT_ASKED, RUNNING, USABLE, end_running, ms, plus};
 use super::settlement::{Settlement, Spent};
-use super::{Attempts, Bill, Cost, Decisions, Door, Part, metrics};
+use super::{Attempts, Bill, Cost, Decisions, Door, Part, RunSpan, metrics};
 use crate::chat::Usage;
 
 /// The account of one run. Dropping it closes it: on success, failure, cancellation and panic
@@ -28,6 +28,7 @@ pub struct Account {
     decisions: Decisions,
     live: Arc<Live>,
     max_content_bytes: Option<usize>,
+    trace: Option<Box<RunSpan>>,
 }
 
 /// A call that was made.
@@ -115,7 +116,15 @@ impl Account {
             decisions: decisions.clone(),
             live: Arc::new(Live::new(decisions.clone(), began)),
             max_content_bytes: decisions.max_content_bytes(),
+            trace: None,
         }
+    }
+
+    /// With the run's span, which ends with the account.
+    #[must_use]
+    pub fn traced(mut self, trace: Option<Box<RunSpan>>) -> Self {
+        self.trace = trace;
+        self
     }
 
     /// Has somebody told, once, at the run's end, what it was billed in all.
@@ -300,7 +309,7 @@ impl Account {
     /// Notes that a call is made.
     fn made(&mut self, seat: Seat, cost: Option<Cost>) -> Arc<Attempts> {
         let followed = Followed { live: Arc::clone(&self.live), seat };
-        let attempts = Arc::new(Attempts::of(Some(followed)));
+        let attempts = Arc::new(Attempts::of(Some(followed), self.trace.as_ref().map(|run| run.call(seat))));
         self.made.push(Made { seat, attempts: Arc::clone(&attempts), cost });
         self.charge(seat, cost.map(|_| 0.0));
         attempts
@@ -371,6 +380,9 @@ impl Drop for Account {
         }
         if std::thread::panicking() {
             self.failed(DEFECT);
+        }
+        if let Some(span) = self.trace.take() {
+            span.end(&self.decision);
         }
         metrics::record(&self.decision);
         self.decisions.take(std::mem::take(&mut self.decision));

@@ -9,6 +9,7 @@ use super::decision::{Attempt, Call};
 use super::live::Followed;
 use super::record::{CANCELLED, ms};
 use super::settlement::Settlement;
+use super::trace::CallTrace;
 use crate::chat::Usage;
 
 /// The attempts of one call, noted as they are made: the account of its run reads them at the call's end, be that
@@ -17,6 +18,8 @@ use crate::chat::Usage;
 pub struct Attempts {
     noted: Mutex<Noted>,
     followed: Option<Followed>,
+    /// Where their spans belong, when the run is traced.
+    trace: Option<CallTrace>,
 }
 
 #[derive(Debug, Default)]
@@ -44,9 +47,14 @@ struct End {
 }
 
 impl Attempts {
-    /// Those of a call that may be followed.
-    pub(super) fn of(followed: Option<Followed>) -> Self {
-        Self { noted: Mutex::default(), followed }
+    /// Those of a call that may be followed, and may have a place in a trace.
+    pub(super) fn of(followed: Option<Followed>, trace: Option<CallTrace>) -> Self {
+        Self { noted: Mutex::default(), followed, trace }
+    }
+
+    /// Where their spans belong; none where nobody traces them.
+    pub fn trace(&self) -> Option<&CallTrace> {
+        self.trace.as_ref()
     }
 
     /// One more begins.

@@ -10,6 +10,7 @@ mod log;
 pub mod metrics;
 mod record;
 mod settlement;
+mod trace;
 
 pub use account::{About, Account, Ended, Seat};
 pub use attempts::Attempts;
@@ -18,6 +19,7 @@ pub use decisions::{DecisionFile, Decisions, Sinks, Told, Wanted, Watch};
 pub use log::{Log, LogFormat, LogLevel};
 pub use record::{Door, Part};
 pub use settlement::Spent;
+pub use trace::{Asked, AttemptSpan, CallTrace, RunSpan, TraceHeaders, Traces};
 
 /// The record of a run, as it goes over wires (`proto/consort/decision/v1/decision.proto`).
 pub mod decision {

@@ -9,9 +9,10 @@ use futures_util::{StreamExt, TryFutureExt};
 use http::HeaderValue;
 use tokio::time::Instant;
 
+use super::traced::traced;
 use super::{DirectModel, Failure, adapter};
 use crate::chat::{Body, Event};
-use crate::telemetry::Attempts;
+use crate::telemetry::{Attempts, TraceHeaders};
 
 /// One call of a direct model.
 #[derive(Clone, Debug)]
@@ -64,6 +65,13 @@ pub struct Passed {
     pub authorization: Option<HeaderValue>,
 }
 
+impl Passed {
+    /// What joins traces.
+    pub fn trace(&self) -> TraceHeaders {
+        TraceHeaders { traceparent: self.traceparent.clone(), tracestate: self.tracestate.clone() }
+    }
+}
+
 /// The steps of an answer as they arrive. A step that fails is the last one.
 pub type Events = BoxStream<'static, Result<Event, Failure>>;
 
@@ -82,7 +90,7 @@ pub struct HttpCaller;
 impl Caller for HttpCaller {
     fn call(&self, call: Call) -> BoxFuture<'static, Result<Events, Failure>> {
         let deadline = call.model.timeout.map(|timeout| Instant::now() + timeout);
-        Box::pin(bound(adapter::call(call), deadline))
+        Box::pin(traced(call, move |call| bound(adapter::call(call), deadline)))
     }
 }
 

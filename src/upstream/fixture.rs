@@ -22,6 +22,7 @@ pub(crate) fn model(name: &str) -> Arc<DirectModel> {
         provider: Arc::new(Provider {
             name: "somewhere".into(),
             adapter: Adapter::OpenAi(Endpoint::default()),
+            convention: "openai",
             base_url: "http://models.internal/v1".parse().unwrap(),
             credential: Credential::None,
             client,

@@ -12,6 +12,7 @@ mod model;
 mod pools;
 mod retry;
 mod rules;
+mod traced;
 
 pub use caller::{Bounds, Call, Caller, Events, HttpCaller, Passed, bound};
 pub use check::check;

@@ -17,6 +17,8 @@ pub struct Provider {
     pub name: Arc<str>,
     /// The wire format that it speaks.
     pub adapter: Adapter,
+    /// What OpenTelemetry's conventions call it (`gen_ai.provider.name`).
+    pub convention: &'static str,
     /// Scheme, authority and path prefix, without a trailing slash.
     pub base_url: Uri,
     /// How calls authenticate.

@@ -27,11 +27,12 @@ const BOTTOM: &str = "chat";
 const CONFIG: (&str, &[&str]) = ("config", &["main", "cli", "app"]);
 
 /// Crates that are one module's business.
-const RESERVED: [(&str, &[&str]); 11] = [
+const RESERVED: [(&str, &[&str]); 15] = [
     ("envoy_types", &["ext_proc", "app"]),
     ("hyper", &["upstream", "http"]),
-    ("hyper_util", &["upstream", "http"]),
-    ("hyper_rustls", &["upstream"]),
+    // Spans are exported over HTTP, below the layer that calls providers.
+    ("hyper_util", &["upstream", "http", "telemetry"]),
+    ("hyper_rustls", &["upstream", "telemetry"]),
     ("redis", &["limits"]),
     // `app` puts the listeners' routes together.
     ("axum", &["http", "app"]),
@@ -40,6 +41,10 @@ const RESERVED: [(&str, &[&str]); 11] = [
     ("tokio_rustls", &["http"]),
     // The key digests of the plain door.
     ("subtle", &["http"]),
+    ("opentelemetry", &["telemetry"]),
+    ("opentelemetry_http", &["telemetry"]),
+    ("opentelemetry_otlp", &["telemetry"]),
+    ("opentelemetry_sdk", &["telemetry"]),
     ("tower_service", &["upstream"]),
 ];
 

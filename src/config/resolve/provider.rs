@@ -63,6 +63,7 @@ impl Reader<'_> {
         Some(Provider {
             name: self.provider.name.as_str().into(),
             adapter: adapter?,
+            convention: self.convention(),
             base_url: base_url?,
             credential: credential?,
             client: client?,
@@ -96,6 +97,21 @@ impl Reader<'_> {
             schema::Adapter::Anthropic => Adapter::Anthropic,
             schema::Adapter::Gemini => Adapter::Gemini,
         })
+    }
+
+    /// The provider's name in OpenTelemetry's registry; what is not there has the preset's, and what is only
+    /// compatible with OpenAI is told as OpenAI.
+    fn convention(&self) -> &'static str {
+        match (self.provider.adapter, self.provider.preset) {
+            (schema::Adapter::Anthropic, _) => "anthropic",
+            (schema::Adapter::Gemini, _) | (_, Some(Preset::Gemini)) => "gcp.gemini",
+            (_, Some(Preset::Azure | Preset::AzureDeployment)) => "azure.ai.openai",
+            (_, Some(Preset::Bedrock)) => "aws.bedrock",
+            (_, Some(Preset::Ollama)) => "ollama",
+            (_, Some(Preset::Vllm)) => "vllm",
+            (_, Some(Preset::LlamaCpp)) => "llama_cpp",
+            (schema::Adapter::OpenAi, None) => "openai",
+        }
     }
 
     /// The header that carries a key, and what stands before the key in it.

@@ -55,6 +55,24 @@ fn a_preset_knows_where_chat_completions_are_and_how_a_key_is_sent() {
 }
 
 #[test]
+fn a_provider_is_traced_by_the_name_that_conventions_have_for_it() {
+    for (fields, expected) in [
+        ("", "openai"),
+        (", adapter: anthropic", "anthropic"),
+        (", adapter: gemini", "gcp.gemini"),
+        (", preset: gemini", "gcp.gemini"),
+        (", preset: azure", "azure.ai.openai"),
+        (", preset: azure_deployment, api_version: x", "azure.ai.openai"),
+        (", preset: bedrock", "aws.bedrock"),
+        (", preset: ollama", "ollama"),
+        (", preset: vllm", "vllm"),
+        (", preset: llama_cpp", "llama_cpp"),
+    ] {
+        assert_eq!(model(&format!("base_url: 'https://h'{fields}"), "").provider.convention, expected);
+    }
+}
+
+#[test]
 fn a_preset_that_only_knows_an_older_name_is_sent_that() {
     let renames = |preset: &str, request: &str| {
         model(&format!("base_url: 'http://h', preset: {preset}"), request).rules.rename.clone()

@@ -1,16 +1,19 @@
 //! What is the same for all wire formats: headers, credentials, statuses, and the reading of bodies.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, stream};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use serde::Deserialize;
 
 use super::super::client::Reader;
 use super::super::{Call, Credential, Events, Failure, Provider};
 use super::{Listener, Refusal, Spoken, Stage};
 use crate::chat::{Body, Event, sse};
+use crate::telemetry::Attempts;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
@@ -40,9 +43,16 @@ pub(super) async fn ask(call: &Call, spoken: Spoken) -> Result<Events, Failure> 
     }
     // A provider that cannot stream answers in one piece; that is an answer, too.
     if call.stream && is_event_stream(&head.headers) {
-        return Ok(streamed(reader, provider.client.max_response_bytes(), listener));
+        let max_event_bytes = provider.client.max_response_bytes();
+        return Ok(streamed(reader, max_event_bytes, listener, Arc::clone(&call.attempts)));
     }
-    let events = listener.whole(&reader.collect().await?)?;
+    let body = reader.collect().await?;
+    if let Some(trace) = call.attempts.trace()
+        && let Some(model) = answering(&body)
+    {
+        trace.answered_by(model);
+    }
+    let events = listener.whole(&body)?;
     Ok(stream::iter(events.into_iter().map(Ok)).boxed())
 }
 
@@ -104,8 +114,10 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
         .is_some_and(|v| v.trim_start().to_ascii_lowercase().starts_with("text/event-stream"))
 }
 
-fn streamed(reader: Reader, max_event_bytes: usize, listener: Listener) -> Events {
-    let mut hearing = Hearing { reader, decoder: Some(sse::Decoder::new(max_event_bytes)), listener };
+fn streamed(reader: Reader, max_event_bytes: usize, listener: Listener, attempts: Arc<Attempts>) -> Events {
+    let is_named = attempts.trace().is_none();
+    let decoder = Some(sse::Decoder::new(max_event_bytes));
+    let mut hearing = Hearing { reader, decoder, listener, attempts, is_named };
     let events = async_stream::stream! {
         loop {
             match hearing.next().await {
@@ -135,6 +147,9 @@ struct Hearing {
     /// None when everything was heard.
     decoder: Option<sse::Decoder>,
     listener: Listener,
+    attempts: Arc<Attempts>,
+    /// Whether it is known, or of no interest, which model answers.
+    is_named: bool,
 }
 
 impl Hearing {
@@ -153,6 +168,12 @@ impl Hearing {
             if let Some(data) = decoder.next_event() {
                 if data.trim_ascii().is_empty() {
                     continue;
+                }
+                if !self.is_named
+                    && let Some(model) = answering(&data)
+                {
+                    self.is_named = true;
+                    self.attempts.trace().inspect(|trace| trace.answered_by(model));
                 }
                 match self.listener.hear(&data) {
                     Ok(said) => return Ok(Some(said)),
@@ -178,6 +199,24 @@ impl Hearing {
         said.extend(self.listener.end()?);
         Ok(said)
     }
+}
+
+/// The model that says that it answers, in the words of any of the formats: it may be a dated version of what was
+/// asked for.
+fn answering(json: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Answer {
+        model: Option<String>,
+        model_version: Option<String>,
+        message: Option<Message>,
+    }
+    #[derive(Deserialize)]
+    struct Message {
+        model: Option<String>,
+    }
+    let Answer { model, model_version, message } = serde_json::from_slice(json).ok()?;
+    model.or(model_version).or_else(|| message?.model).filter(|model| !model.is_empty())
 }
 
 /// The next piece of a stream. Once its message has ended only its usage may still come: it is waited
@@ -233,6 +272,23 @@ mod tests {
             assert_eq!(endpoint(&base.parse().unwrap(), path, query).unwrap(), expected);
         }
         assert_eq!(segment("org/my model:1"), "org%2Fmy%20model:1");
+    }
+
+    #[test]
+    fn the_model_that_answers_says_so_in_every_format() {
+        for (json, expected) in [
+            (r#"{"id":"x","model":"gpt-4o-2024-08-06","choices":[]}"#, Some("gpt-4o-2024-08-06")),
+            (
+                r#"{"type":"message_start","message":{"model":"claude-sonnet-4-5-20250929"}}"#,
+                Some("claude-sonnet-4-5-20250929"),
+            ),
+            (r#"{"candidates":[],"modelVersion":"gemini-2.5-flash"}"#, Some("gemini-2.5-flash")),
+            (r#"{"model":"","message":{"role":"assistant"}}"#, None),
+            ("[DONE]", None),
+            (r#"{"model":1}"#, None),
+        ] {
+            assert_eq!(answering(json.as_bytes()).as_deref(), expected, "{json}");
+        }
     }
 
     #[test]
