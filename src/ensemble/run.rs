@@ -103,12 +103,9 @@ impl Runner {
             door: context.door,
         };
         let panel = ensemble.panel.iter().map(|m| (&*m.model.name, m.weight));
-        let mut account = Account::open(&self.decisions, about, panel).traced(self.traces.run(
-            about.request_id,
-            about.alias,
-            about.strategy,
-            &context.passed.trace(),
-        ));
+        let strategy = ensemble.strategy.name();
+        let span = self.traces.run(about.request_id, about.alias, strategy, &context.passed.trace());
+        let mut account = Account::open(&self.decisions, about, panel).traced(span);
         account.wished(&context.applied, &context.ignored, context.condition_failed);
         let mut head = Head { bill: account.follow_cost(), ..Head::of(&ensemble) };
         let Some(permit) = self.admission.admit() else {
