@@ -12,7 +12,7 @@ fn the_door_is_shut_unless_it_is_asked_for() {
     let open = yaml("{listen: {http: '0.0.0.0:8080'}, http: {body_timeout_ms: 5}}").unwrap();
     assert_eq!(open.listen.http, Some(Address::Tcp("0.0.0.0:8080".to_owned())));
     assert!(open.door.keys.is_empty());
-    assert_eq!(open.door.body_timeout, std::time::Duration::from_millis(5));
+    assert_eq!(open.door.body_timeout, Duration::from_millis(5));
 }
 
 #[test]

@@ -21,7 +21,7 @@ fn runner(decisions: &Decisions, panel: Scripted) -> Runner {
 }
 
 async fn ended(runner: &Runner, ensemble: Ensemble, body: Value) -> Result<(), &'static str> {
-    let admitted = runner.admit(Arc::new(ensemble), context()).ok().unwrap();
+    let admitted = runner.admit(Arc::new(ensemble), context()).await.ok().unwrap();
     match admitted.run(request(&body), None).await {
         Ok(outcome) => match outcome.events.collect::<Vec<_>>().await.into_iter().find_map(Result::err) {
             Some(error) => Err(error.label),
@@ -65,7 +65,7 @@ async fn a_caller_who_sees_the_decision_sees_no_texts_that_are_the_operators() {
     let decisions = kept(Some(100));
     let traced = Context { trace: true, ..context() };
     let admitted =
-        runner(&decisions, panel()).admit(Arc::new(fixture::ensemble("team")), traced).ok().unwrap();
+        runner(&decisions, panel()).admit(Arc::new(fixture::ensemble("team")), traced).await.ok().unwrap();
     let outcome = admitted.run(request(&json!({})), None).await.ok().unwrap();
     let events: Vec<_> = outcome.events.collect().await;
     let shown = events.iter().find_map(|event| match event {
@@ -118,7 +118,7 @@ async fn the_door_the_beginning_and_each_part_are_recorded() {
     let runner = runner(&decisions, panel().model("judge", fails(1, down)).model("spare", says(1, "spared")));
     let spare = with_judge(|j| j.fallback = Some(model("spare")));
     let context = Context { door: Door::Http, ..context() };
-    let admitted = runner.admit(Arc::new(spare), context).ok().unwrap();
+    let admitted = runner.admit(Arc::new(spare), context).await.ok().unwrap();
     drop(admitted.run(request(&json!({})), None).await.ok().unwrap().events.collect::<Vec<_>>().await);
     let d = last(&decisions);
     let parts: Vec<&str> = d.members.iter().chain(&d.judges).map(|call| &*call.role).collect();
