@@ -98,7 +98,7 @@ fn what_was_read_is_known_and_is_read_anew_each_time() {
 models: [{{display_name: a, provider: p, model_name: m}}]"
     );
     fs::write(&file, text).unwrap();
-    let paths = [&file.display().to_string(), &certificate, &key, &secret].map(PathBuf::from);
+    let paths = [&certificate, &key, &secret].map(PathBuf::from);
     let keys = ["one", "two"].map(|key| {
         fs::write(&secret, format!("{key}\n")).unwrap();
         let config = load(&file).unwrap();
