@@ -12,6 +12,7 @@
 mod adapters;
 mod admin;
 mod aimock;
+mod books;
 mod cli;
 mod clients;
 mod collector;
