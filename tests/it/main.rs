@@ -41,6 +41,7 @@ mod redis;
 mod reload;
 mod retries;
 mod schema;
+mod secrets;
 mod stack;
 mod strategies;
 mod streaming;

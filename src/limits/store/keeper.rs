@@ -18,6 +18,10 @@ use crate::limits::key::Subject;
 
 /// How often it is looked whether a lost Redis is back.
 const PROBE: Duration = Duration::from_millis(100);
+/// How long it may take to tell Redis what calls have cost.
+const TELLING: Duration = Duration::from_secs(1);
+/// How many probes in vain are followed by another connection.
+const PROBES: u32 = 10;
 /// How many orders are carried out at once.
 const BATCH: usize = 64;
 
@@ -56,6 +60,8 @@ struct Keeping {
     abandoned: FuturesUnordered<BoxFuture<'static, Option<[Due; 2]>>>,
     flushed: Vec<oneshot::Sender<()>>,
     is_lost: bool,
+    /// How many probes in a row were in vain.
+    in_vain: u32,
 }
 
 /// What Redis is still to be told.
@@ -83,6 +89,7 @@ impl Keeper {
             abandoned: FuturesUnordered::new(),
             flushed: Vec::new(),
             is_lost: false,
+            in_vain: 0,
         };
         Ok((redis, Self(Some(keeping))))
     }
@@ -112,13 +119,7 @@ impl Keeping {
                 Some(due) = self.abandoned.next(), if !self.abandoned.is_empty() => {
                     self.due.extend(due.into_iter().flatten());
                 }
-                _ = probe.tick(), if self.is_lost => {
-                    if self.redis.is_back().await {
-                        info!("the limits' Redis answers again");
-                        self.is_lost = false;
-                        self.renew().await;
-                    }
-                }
+                _ = probe.tick(), if self.is_lost => self.probe().await,
                 _ = renewal.tick(), if !self.is_lost => self.renew().await,
             }
             if !self.is_lost {
@@ -130,6 +131,18 @@ impl Keeping {
                     let _ = flushed.send(());
                 }
             }
+        }
+    }
+
+    async fn probe(&mut self) {
+        if self.redis.is_back().await {
+            info!("the limits' Redis answers again");
+            (self.is_lost, self.in_vain) = (false, 0);
+            return self.renew().await;
+        }
+        self.in_vain += 1;
+        if self.in_vain.is_multiple_of(PROBES) {
+            self.redis.reconnect();
         }
     }
 
@@ -173,9 +186,11 @@ impl Keeping {
                 Due::Nothing => Ok(()),
             }
         });
-        let failed = join_all(told).await.into_iter().filter(Result::is_err).count();
+        let told = told.map(|told| tokio::time::timeout(TELLING, told));
+        let failed = join_all(told).await.iter().filter(|told| !matches!(told, Ok(Ok(())))).count();
         if failed > 0 {
             warn!(failed, "what calls have cost could not be told to the limits' Redis");
+            redis.lost("what calls have cost could not be told");
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
@@ -76,7 +77,7 @@ impl RedisSettings {
 
 /// Counts in Redis. What happens after a request is an order to the keeper.
 pub(in crate::limits) struct Redis {
-    connection: Connection,
+    connection: ArcSwap<Connection>,
     admit: Script,
     correct: Script,
     renew: Script,
@@ -105,8 +106,19 @@ pub(super) type Pending = BoxFuture<'static, RedisResult<Verdict>>;
 
 enum Connection {
     Single(ConnectionManager),
-    /// Connected to with the first question.
-    Cluster(Box<(ClusterClient, OnceCell<ClusterConnection>)>),
+    Cluster(Box<Cluster>),
+}
+
+/// Connected to with the first question.
+struct Cluster {
+    client: ClusterClient,
+    known: OnceCell<ClusterConnection>,
+}
+
+impl Cluster {
+    async fn connected(&self) -> RedisResult<impl ConnectionLike + use<>> {
+        self.known.get_or_try_init(|| self.client.get_async_connection()).await.cloned()
+    }
 }
 
 impl Connection {
@@ -115,7 +127,7 @@ impl Connection {
         if settings.is_cluster {
             let builder = ClusterClient::builder([settings.info.clone()]);
             let client = builder.retries(0).connection_timeout(connect).response_timeout(LONGEST).build()?;
-            return Ok(Self::Cluster(Box::new((client, OnceCell::new()))));
+            return Ok(Self::Cluster(Box::new(Cluster { client, known: OnceCell::new() })));
         }
         let config = ConnectionManagerConfig::new()
             .set_number_of_retries(1)
@@ -130,7 +142,7 @@ impl Connection {
 impl Redis {
     pub(super) fn open(settings: RedisSettings, orders: UnboundedSender<Order>) -> RedisResult<Self> {
         Ok(Self {
-            connection: Connection::open(&settings)?,
+            connection: ArcSwap::from_pointee(Connection::open(&settings)?),
             admit: Script::new(include_str!("admit.lua")),
             correct: Script::new(include_str!("correct.lua")),
             renew: Script::new(include_str!("renew.lua")),
@@ -197,12 +209,20 @@ impl Redis {
         warn!(requests, becomes, "the limits' Redis does not answer");
     }
 
-    fn lost(&self, why: &str) -> Lost {
+    pub(super) fn lost(&self, why: &str) -> Lost {
         if !self.is_lost.swap(true, Ordering::Relaxed) {
             tracing::debug!(why, "lost the limits' Redis");
             self.order(Order::Recover);
         }
         Lost
+    }
+
+    /// Goes on with a connection of its own: one whose peer has gone without a word would never break.
+    pub(super) fn reconnect(&self) {
+        match Connection::open(&self.settings) {
+            Ok(connection) => self.connection.store(Arc::new(connection)),
+            Err(error) => warn!(%error, "no further connection to the limits' Redis"),
+        }
     }
 
     /// Whether it answers again.
@@ -278,28 +298,18 @@ impl Redis {
     }
 
     async fn invoke<T: redis::FromRedisValue>(&self, call: &redis::ScriptInvocation<'_>) -> RedisResult<T> {
-        match &self.connection {
+        match &*self.connection.load_full() {
             Connection::Single(manager) => call.invoke_async(&mut manager.clone()).await,
-            Connection::Cluster(_) => call.invoke_async(&mut self.cluster().await?).await,
+            Connection::Cluster(cluster) => call.invoke_async(&mut cluster.connected().await?).await,
         }
     }
 
     async fn run(&self, command: &redis::Cmd) -> RedisResult<()> {
-        match &self.connection {
+        match &*self.connection.load_full() {
             Connection::Single(manager) => command.query_async::<redis::Value>(&mut manager.clone()).await?,
-            Connection::Cluster(_) => command.query_async(&mut self.cluster().await?).await?,
+            Connection::Cluster(cluster) => command.query_async(&mut cluster.connected().await?).await?,
         };
         Ok(())
-    }
-
-    async fn cluster(&self) -> RedisResult<impl ConnectionLike + use<>> {
-        match &self.connection {
-            Connection::Cluster(cluster) => {
-                let (client, known) = &**cluster;
-                known.get_or_try_init(|| client.get_async_connection()).await.cloned()
-            }
-            Connection::Single(_) => Err(RedisError::from((redis::ErrorKind::Client, "not a cluster"))),
-        }
     }
 }
 
