@@ -215,6 +215,7 @@ impl Account {
         let cancelled = cancelled.filter(|(index, _)| live != Some(Seat::Member(*index)));
         end_running(cancelled.map(|(_, call)| call), self.decision.panel_ms);
         self.take_attempts(|_| true);
+        self.settle_calls(|seat| matches!(seat, Seat::Member(_)) && live != Some(seat));
         self.changed();
     }
 
@@ -237,8 +238,7 @@ impl Account {
         }
     }
 
-    /// What the caller wanted changed, and was not allowed to change; and whether the ensemble's condition
-    /// could not be evaluated.
+    /// What the caller changed, and was not allowed to change; whether the condition could not be evaluated.
     pub fn wished(&mut self, applied: &[&'static str], ignored: &[&'static str], condition_failed: bool) {
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         self.decision.overrides = owned(applied);

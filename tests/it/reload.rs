@@ -13,7 +13,7 @@ use consort_testkit::service::Service;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::stack::{ALIAS, KEY, ONE_ATTEMPT, Options, config, ms, provider};
+use crate::stack::{ALIAS, CHAT, KEY, ONE_ATTEMPT, Options, config, ms, provider, question};
 
 const LONG: std::time::Duration = ms(20_000);
 
@@ -251,8 +251,12 @@ async fn a_key_that_is_mounted_is_read_again_when_it_changes() {
     let text = config(&provider, "", "", "")
         .replace(&format!("api_key: {KEY}"), &format!("api_key_file: '{}'", key.display()));
     let service = Service::start(env!("CARGO_BIN_EXE_consort"), &text).await;
+    let ask = || http::post(service.http(), CHAT).json(&question(json!({}))).send();
+    provider.expect_violation("key");
+    assert_eq!(ask().await.status, 502, "the old key is refused");
     replace(&key, KEY);
     generation(&service, 2).await;
+    assert_eq!(ask().await.status, 200, "the new one is sent");
     fs::remove_file(&key).unwrap();
     let problems = refused(&service).await["config"]["last_error"]["problems"].to_string();
     assert!(problems.contains("providers[0].api_key_file: cannot read"), "{problems}");

@@ -94,7 +94,7 @@ impl Resolver<'_> {
             self.parsed(when, path.key("when"), "is no condition as interpolated")
         });
         let otherwise = ensemble.otherwise.as_ref().map(|name| self.direct(name, path.key("otherwise")));
-        let rate_limit = limits::of_ensemble(ensemble, path, self.report);
+        let rate_limit = limits::of_ensemble(ensemble.rate_limit.as_ref(), path, self.report);
         let overrides = self.overrides(ensemble, panel.as_deref(), &parts, &path.key("overrides"));
         Some(Ensemble {
             name: name.into(),

@@ -16,11 +16,11 @@ pub(super) fn of_model(model: &schema::Model, path: &Path, report: &mut Report) 
 
 /// The limit of the ensemble at `path`; none when it has none.
 pub(super) fn of_ensemble(
-    ensemble: &schema::Ensemble,
+    written: Option<&schema::RateLimit>,
     path: &Path,
     report: &mut Report,
 ) -> Option<RateLimit> {
-    let (written, path) = (ensemble.rate_limit.as_ref()?, path.key("rate_limit"));
+    let (written, path) = (written?, path.key("rate_limit"));
     let limit = rate_limit(written, &path, report);
     if written.wait_ms > 0 {
         let what = "is for direct models: a caller who is over a limit is told so, and comes back";

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::bound;
 use super::judge::Seat;
+use super::limits;
 use super::models::Resolver;
 use super::strategy::Parts;
 use crate::config::problem::Path;
@@ -57,6 +58,7 @@ impl Resolver<'_> {
         let judges = self.listed(&ad_hoc.judge, &path.key("judge"));
         let reading = self.reading(&ad_hoc.answer, own, &path.key("answer"));
         let quorum = self.quorum(ad_hoc.min_responses, ad_hoc.models.len(), own, path);
+        let rate_limit = limits::of_ensemble(ad_hoc.rate_limit.as_ref(), path, self.report);
         let (models, judges) = (models?, judges?);
         let judge = judges.first().map(|model| Seat::plain(Arc::clone(model)));
         let parts = Parts { graders: judge.iter().cloned().collect(), judge, ..Parts::default() };
@@ -76,8 +78,8 @@ impl Resolver<'_> {
             execution: Execution::Parallel,
             when: None,
             otherwise: None,
-            rate_limit: None,
-            budget: None,
+            rate_limit,
+            budget: limits::budget(ad_hoc.budget),
             overrides: Overrides {
                 strategies: strategies(written, &parts)?,
                 models: panel,

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Answer, MAX_MS, Strategy};
+use super::{Answer, Budget, MAX_MS, RateLimit, Strategy};
 
 /// What callers may change of an ensemble by `x-ensemble-…` headers: nothing by default.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -62,4 +62,8 @@ pub struct AdHoc {
     pub straggler_grace_ms: Option<u64>,
     /// As in an ensemble.
     pub answer: Answer,
+    /// As in an ensemble.
+    pub rate_limit: Option<RateLimit>,
+    /// As in an ensemble.
+    pub budget: Option<Budget>,
 }

@@ -90,6 +90,9 @@ fn an_ad_hoc_alias_is_what_its_fields_say() {
     assert_eq!(e.deadline, Some(Duration::from_millis(2)));
     assert_eq!(e.straggler_grace, Some(Duration::from_millis(3)));
     assert!(matches!(e.reading, Reading::Choice(None)));
+    assert!(e.rate_limit.is_none() && e.budget.is_none());
+    let bounded = ad_hoc("rate_limit: {rpm: 3}, budget: {usd_per_day: 2.5}");
+    assert!(bounded.rate_limit.is_some() && bounded.budget.is_some());
     assert_eq!(ad_hoc("strategy: [first, vote]").quorum.get(), 1);
     assert!(matches!(ad_hoc("strategy: [average]").reads(), Reading::Number { .. }));
 }
