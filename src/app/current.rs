@@ -141,7 +141,8 @@ impl Current {
     pub(super) fn admin(&self, readiness: Arc<Readiness>, log_level: LogLevel) -> Admin {
         let metrics = self.metrics.clone();
         let (current, cooldowns) = (Arc::clone(&self.shown), self.cooldowns.clone());
-        Admin { current, readiness, cooldowns, log_level, metrics }
+        let limiter = self.lasting.limiter.clone();
+        Admin { current, readiness, cooldowns, limiter, log_level, metrics }
     }
 }
 

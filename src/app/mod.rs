@@ -93,8 +93,8 @@ impl FromFile {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn load(file: PathBuf) -> Result<Self, Problems> {
-        let (config, seen) = reload::read(&file, &Pools::default())?;
-        Ok(Self { config, file, seen })
+        let (config, seen) = reload::read(&file, &Pools::default());
+        Ok(Self { config: config?, file, seen })
     }
 }
 

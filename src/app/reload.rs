@@ -14,11 +14,12 @@ use super::grpc::max_message_bytes;
 use super::watch::{Fingerprint, Watch};
 use crate::config::{self, Config, Problems};
 use crate::http::admin::Readiness;
+use crate::limits::StoreSettings;
 use crate::telemetry::{LogLevel, metrics};
 use crate::upstream::Pools;
 
 /// What is decided when the process begins: the keys, and where they stand.
-const LASTING: [(&str, &str); 9] = [
+const LASTING: [(&str, &str); 8] = [
     ("listen.ext_proc", "/listen/ext_proc"),
     ("listen.http", "/listen/http"),
     ("http.tls", "/http/tls"),
@@ -26,20 +27,28 @@ const LASTING: [(&str, &str); 9] = [
     ("http.idle_timeout_ms", "/http/idle_timeout_ms"),
     ("listen.admin", "/listen/admin"),
     ("decisions", "/decisions"),
-    ("limits.store", "/limits/store"),
     ("log.format", "/log/format"),
 ];
 
+/// What is, too: an address in it is a secret, and a smaller bound is kept.
+const STORE: &str = "limits.store";
+const MAX_REQUEST_BYTES: &str = "limits.max_request_bytes";
+
 /// Reads a configuration, and what the file and those that it names held *before* that: a later change, however soon it
 /// comes, is one.
-pub(super) fn read(file: &Path, earlier: &Pools) -> Result<(Config, Fingerprint), Problems> {
+pub(super) fn read(file: &Path, earlier: &Pools) -> (Result<Config, Problems>, Fingerprint) {
     let mut seen = Fingerprint::of([file.to_owned()]);
     loop {
-        let config = config::load_with(file, earlier)?;
-        if config.watched.iter().all(|file| seen.knows(file)) {
-            return Ok((config, seen));
+        let config = config::load_with(file, earlier);
+        // One that is refused may lack just what a file will hold that is not there yet.
+        let named = match &config {
+            Ok(config) => &config.watched,
+            Err(problems) => problems.files(),
+        };
+        if named.iter().all(|file| seen.knows(file)) {
+            return (config, seen);
         }
-        seen = Fingerprint::of(config.watched.into_iter().chain([file.to_owned()]));
+        seen = Fingerprint::of(named.iter().cloned().chain([file.to_owned()]));
     }
 }
 
@@ -56,13 +65,15 @@ pub(super) struct Reloader {
 
 struct First {
     shown: Arc<Value>,
+    /// With its secrets, which are not shown.
+    store: StoreSettings,
     max_message_bytes: usize,
 }
 
 impl Reloader {
     /// With a first configuration, which is in force already.
     pub(super) fn new(config: Config, current: Current, readiness: Arc<Readiness>, level: LogLevel) -> Self {
-        let first = First { shown: Arc::clone(&config.shown), max_message_bytes: max_message_bytes(&config) };
+        let first = First::of(&config);
         Self { config, current, readiness, level, first }
     }
 
@@ -93,16 +104,15 @@ impl Reloader {
     /// What the file and those that it names held, when it could be taken.
     async fn reload(&mut self, file: &Path) -> Option<Fingerprint> {
         let (file, pools) = (file.to_owned(), self.config.pools.clone());
-        let problems = match tokio::task::spawn_blocking(move || read(&file, &pools)).await {
-            Ok(Ok((config, seen))) => {
-                self.take(config).await;
-                return Some(seen);
-            }
-            Ok(Err(problems)) => problems.iter().map(ToString::to_string).collect(),
-            Err(_) => vec!["reading it ended in a panic".to_owned()],
+        let Ok((config, seen)) = tokio::task::spawn_blocking(move || read(&file, &pools)).await else {
+            self.refuse(vec!["reading it ended in a panic".to_owned()]);
+            return None;
         };
-        self.refuse(problems);
-        None
+        match config {
+            Ok(config) => self.take(config).await,
+            Err(problems) => self.refuse(problems.iter().map(ToString::to_string).collect()),
+        }
+        Some(seen)
     }
 
     async fn take(&mut self, config: Config) {
@@ -128,11 +138,71 @@ impl Reloader {
 }
 
 impl First {
+    fn of(config: &Config) -> Self {
+        Self {
+            shown: Arc::clone(&config.shown),
+            store: config.store.clone(),
+            max_message_bytes: max_message_bytes(config),
+        }
+    }
+
     /// The keys of what `config` wants otherwise and does not get.
     fn differs_in(&self, config: &Config) -> Vec<&'static str> {
         let differs = |pointer: &str| config.shown.pointer(pointer) != self.shown.pointer(pointer);
         let keys = LASTING.into_iter().filter(|(_, pointer)| differs(pointer)).map(|(key, _)| key);
-        let larger = max_message_bytes(config) > self.max_message_bytes;
-        keys.chain(larger.then_some("limits.max_request_bytes")).collect()
+        let other_store = (config.store != self.store).then_some(STORE);
+        let larger = (max_message_bytes(config) > self.max_message_bytes).then_some(MAX_REQUEST_BYTES);
+        keys.chain(other_store).chain(larger).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn config(folder: &Path, text: &str) -> (Result<Config, Problems>, Fingerprint) {
+        let file = folder.join("consort.yaml");
+        fs::write(&file, text).unwrap();
+        read(&file, &Pools::default())
+    }
+
+    #[test]
+    fn a_file_that_is_named_and_not_there_is_looked_at_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("later.key");
+        let text =
+            format!("providers: [{{name: p, base_url: 'https://h', api_key_file: '{}'}}]", key.display());
+        let (refused, seen) = config(folder.path(), &text);
+        assert!(refused.is_err() && seen.knows(&key), "{seen:?}");
+        assert_eq!(seen.again(), seen);
+        fs::write(&key, "sk-later").unwrap();
+        assert_ne!(seen.again(), seen);
+        assert!(config(folder.path(), &text).0.is_ok());
+    }
+
+    #[test]
+    fn a_store_that_differs_only_in_its_secret_needs_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = |more: &str| {
+            let text = format!("limits: {{store: {{redis: {{url: 'redis://:one@h/0'{more}}}}}}}");
+            config(folder.path(), &text).0.unwrap()
+        };
+        let first = First::of(&store(""));
+        assert_eq!(first.differs_in(&store("")), [""; 0]);
+        assert_eq!(first.differs_in(&store(", timeout_ms: 51")), [STORE]);
+        let text = "limits: {store: {redis: {url: 'redis://:two@h/0'}}}";
+        assert_eq!(first.differs_in(&config(folder.path(), text).0.unwrap()), [STORE]);
+    }
+
+    #[test]
+    fn operators_can_read_what_needs_a_restart() {
+        let text = include_str!("../../docs/operations.md");
+        let (_, section) = text.split_once("## Reload").unwrap();
+        let (section, _) = section.split_once("\n## ").unwrap();
+        for key in LASTING.into_iter().map(|(key, _)| key).chain([STORE, MAX_REQUEST_BYTES]) {
+            assert!(section.contains(&format!("`{key}`")), "{key}");
+        }
     }
 }

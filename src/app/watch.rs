@@ -74,13 +74,14 @@ impl Watch {
 }
 
 /// Where a change of what `file` holds would show: beside it, beside what it links to, and beside every directory on
-/// the way that is a link.
+/// the way that is a link. For a directory that is not there, where the way to it ends.
 fn directories(file: &Path) -> Vec<PathBuf> {
     let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     let target = fs::canonicalize(&file).ok();
     let links = file.ancestors().filter(|path| path.is_symlink());
     let places = links.chain([&*file]).chain(target.as_deref());
-    places.filter_map(|path| path.parent().map(Path::to_owned)).collect()
+    let there = |path: &Path| path.ancestors().skip(1).find(|dir| dir.is_dir()).map(Path::to_owned);
+    places.filter_map(there).collect()
 }
 
 /// What files hold, in short. One that cannot be read holds nothing.

@@ -1,6 +1,7 @@
 //! What is wrong with a configuration: all of it at once, each with its path.
 
 use std::fmt;
+use std::path::PathBuf;
 
 /// A place in a configuration, shown as `models[2].ensemble.judge`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -99,23 +100,31 @@ impl fmt::Display for Problem {
 
 /// Everything that is wrong with a configuration, in the order of the paths; never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problems(Vec<Problem>);
+pub struct Problems {
+    all: Vec<Problem>,
+    files: Vec<PathBuf>,
+}
 
 impl Problems {
     /// A single problem with the file as a whole.
     pub(super) fn with_file(what: String) -> Self {
-        Self(vec![Problem { path: Path::root(), what }])
+        Self { all: vec![Problem { path: Path::root(), what }], files: Vec::new() }
     }
 
     /// The problems, in the order of their paths.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Problem> {
-        self.0.iter()
+        self.all.iter()
+    }
+
+    /// The files that the configuration names, whether they could be read or not: another content of one may mend it.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 }
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, problem) in self.0.iter().enumerate() {
+        for (i, problem) in self.all.iter().enumerate() {
             if i > 0 {
                 f.write_str("\n")?;
             }
@@ -127,39 +136,54 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Collects problems over the stages of a load.
+/// Collects problems over the stages of a load, and which files were to be read.
 #[derive(Debug, Default)]
-pub(super) struct Report(Vec<Problem>);
+pub(super) struct Report {
+    problems: Vec<Problem>,
+    files: Vec<PathBuf>,
+}
 
 impl Report {
     /// Notes a problem, unless its place is known to be wrong already: a later stage sees a
     /// stand-in there and would only report the consequence.
     pub(super) fn add(&mut self, path: Path, what: impl Into<String>) {
-        if self.0.iter().any(|known| known.path.contains(&path)) {
+        if self.problems.iter().any(|known| known.path.contains(&path)) {
             return;
         }
-        self.0.push(Problem { path, what: what.into() });
+        self.problems.push(Problem { path, what: what.into() });
     }
 
     /// Whether what a later stage sees at `path` may be a stand-in, as a whole or in part.
     pub(super) fn doubts(&self, path: &Path) -> bool {
-        self.0.iter().any(|known| known.path.contains(path) || path.contains(&known.path))
+        self.problems.iter().any(|known| known.path.contains(path) || path.contains(&known.path))
     }
 
     /// Whether nothing was found so far.
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.problems.is_empty()
+    }
+
+    /// Notes that this file is named, once.
+    pub(super) fn names(&mut self, file: PathBuf) {
+        if !self.files.contains(&file) {
+            self.files.push(file);
+        }
+    }
+
+    /// The files that are named, in the order in which they were first read.
+    pub(super) fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// Hands the problems out; `remark` may add to each.
     pub(super) fn into_problems(mut self, remark: impl Fn(&Path) -> Option<String>) -> Problems {
-        self.0.sort_by(|a, b| a.path.cmp(&b.path));
-        for problem in &mut self.0 {
+        self.problems.sort_by(|a, b| a.path.cmp(&b.path));
+        for problem in &mut self.problems {
             if let Some(remark) = remark(&problem.path) {
                 problem.what.push_str(&remark);
             }
         }
-        Problems(self.0)
+        Problems { all: self.problems, files: self.files }
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::grant::{Denied, Grant, Lease, Reservation};
 use super::key::{CallerKey, Subject};
 use super::quota::Quota;
-use super::rate::{Budget, DAY_MS, RateLimit};
+use super::rate::{Budget, DAY_MS, RateLimit, usd};
 use super::store::{Correction, Keeper, Memory, OnError, Order, Redis, RedisSettings, Request, Seen};
 
 /// The limits of all names. The rules come with each request, so that what was counted outlives a configuration.
@@ -18,7 +18,7 @@ pub struct Limiter {
 }
 
 /// Where use is counted, as configured.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum StoreSettings {
     /// In this process.
     #[default]
@@ -150,6 +150,24 @@ impl Limiter {
             reset: Duration::ZERO,
         });
         Some(windows.chain(running).collect())
+    }
+
+    /// What a name has spent today (UTC), in USD; none when the store does not answer.
+    pub async fn spent_usd(&self, name: &Arc<str>, budget: Budget) -> Option<f64> {
+        let request = Demand { name, caller: None, rate: None, budget: Some(budget), tokens: 0 }.request();
+        let seen = match &self.store {
+            Store::Memory(memory) => memory.look(&request),
+            Store::Redis(redis) => redis.look(&request).await.ok()?,
+        };
+        Some(usd(seen.spent))
+    }
+
+    /// Where use is counted, in a word, and whether it can be now.
+    pub async fn store(&self) -> (&'static str, bool) {
+        match &self.store {
+            Store::Memory(_) => ("memory", true),
+            Store::Redis(redis) => ("redis", redis.answers().await),
+        }
     }
 
     /// Waits until the store knows all that has happened so far. A shared store that does not answer makes this wait

@@ -56,10 +56,20 @@ pub(super) fn nano_usd(usd: f64) -> u64 {
     (usd.max(0.0) * 1e9).min(EXACT).round() as u64
 }
 
+/// So many 10⁻⁹ USD, in USD.
+pub(super) fn usd(nano: u64) -> f64 {
+    nano as f64 / 1e9
+}
+
 impl Budget {
     /// So many USD in a day.
     pub fn usd_per_day(usd: f64) -> Self {
         Self(nano_usd(usd))
+    }
+
+    /// How many USD it is in a day.
+    pub fn usd(self) -> f64 {
+        usd(self.0)
     }
 
     pub(super) fn nano(self) -> u64 {

@@ -24,10 +24,10 @@ async fn told(service: &Service, path: &str) -> Value {
 
 #[tokio::test]
 async fn operators_are_told_what_is_in_force_and_how_it_fares() {
-    let fields = "retries: 0, cooldown: {failures: 1}";
+    let fields = "retries: 0, cooldown: {failures: 1}, rate_limit: {rpm: 9, concurrency: 4}, cost: {input_per_1k: 1, output_per_1k: 1}";
     let odd = format!(
         "- {{display_name: odd, provider: scripted, model_name: model-odd, {fields}}}
-- {{display_name: alone, ensemble: {{panel: [{{model: odd}}], strategy: vote}}}}"
+- {{display_name: alone, ensemble: {{panel: [{{model: odd}}], strategy: vote, rate_limit: {{rpd: 7}}, budget: {{usd_per_day: 2.5}}}}}}"
     );
     let stack = Options::new().models(&odd).start().await;
     stack.provider.model("model-odd").reply(Reply::error(503, "kaboom", "server_error", None));
@@ -42,6 +42,14 @@ async fn operators_are_told_what_is_in_force_and_how_it_fares() {
         (&json!("odd"), &json!("cooling"), &json!("scripted"))
     );
     assert_eq!((&odd["last_error"], &odd["failures"]), (&json!("server_error"), &json!(1)), "{odd}");
+    let limits = &odd["limits"];
+    assert_eq!((&limits["rpm"]["used"], &limits["rpm"]["limit"]), (&json!(1), &json!(9)), "{odd}");
+    assert!(limits["rpm"]["reset_s"].as_f64().is_some_and(|s| (0.0..=60.0).contains(&s)), "{odd}");
+    assert_eq!(limits["concurrency"], json!({"used": 0, "limit": 4, "reset_s": null}));
+    assert_eq!(models["models"][0]["limits"], json!({}));
+    let alone = &models["ensembles"][0];
+    let bounds = (&alone["rate_limit"], &alone["budget"]);
+    assert_eq!(bounds, (&json!({"rpd": 7}), &json!({"usd_per_day": 2.5, "spent_usd": 0.0})));
     let names: Vec<_> = models["ensembles"].as_array().unwrap().iter().map(|e| e["name"].clone()).collect();
     assert_eq!(names, ["alone", ALIAS]);
     let shown = got(&stack.service, "/config").await;

@@ -71,7 +71,7 @@ const SPOKEN: [&str; 8] =
 async fn slow() -> Stack {
     let more = "- display_name: vote
   ensemble: {panel: [{model: a}, {model: b}, {model: c}], strategy: vote, answer: number, min_responses: 2}
-- {display_name: down, provider: scripted, model_name: model-down, retries: 0, cooldown: {default_seconds: 300}}
+- {display_name: down, provider: scripted, model_name: model-down, retries: 0, cooldown: {default_seconds: 300}, rate_limit: {rpm: 600}}
 - {display_name: broken, ensemble: {panel: [{model: down}], strategy: first}}";
     let stack = Options::new().models(more).config("decisions: {include_content: true}").start().await;
     stack.provider.model("model-a").reply(Reply::text(BLUE).delay(ms(600)));

@@ -262,6 +262,13 @@ async fn a_key_that_is_mounted_is_read_again_when_it_changes() {
     assert!(problems.contains("providers[0].api_key_file: cannot read"), "{problems}");
     replace(&key, "sk-newer");
     generation(&service, 3).await;
+    let later = dir.path().join("later/key");
+    replace(&service.config_path(), &text.replace(&*key.display().to_string(), &later.display().to_string()));
+    let problems = refused(&service).await["config"]["last_error"]["problems"].to_string();
+    assert!(problems.contains("later/key"), "{problems}");
+    fs::create_dir(dir.path().join("later")).unwrap();
+    fs::write(&later, "sk-latest").unwrap();
+    generation(&service, 4).await;
     let logs = format!("{:?}", service.logs());
     assert!(!logs.contains("sk-"), "{logs}");
 }

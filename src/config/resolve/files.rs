@@ -6,15 +6,14 @@ use std::path::PathBuf;
 use crate::config::interpolate::Written;
 use crate::config::problem::{Path, Report};
 
-/// Reads files, and knows which.
+/// Reads files, and tells the report which.
 pub(super) struct Files<'a> {
     written: &'a Written,
-    read: Vec<PathBuf>,
 }
 
 impl<'a> Files<'a> {
     pub(super) fn new(written: &'a Written) -> Self {
-        Self { written, read: Vec::new() }
+        Self { written }
     }
 
     /// What stands in the file that is named at `path`.
@@ -23,15 +22,7 @@ impl<'a> Files<'a> {
             let shown = self.written.show(path, file);
             report.add(path.clone(), format!("cannot read \"{shown}\": {error}"));
         });
-        let file = PathBuf::from(file);
-        if !self.read.contains(&file) {
-            self.read.push(file);
-        }
+        report.names(PathBuf::from(file));
         text.ok()
-    }
-
-    /// All of them, in the order in which they were first read.
-    pub(super) fn into_paths(self) -> Vec<PathBuf> {
-        self.read
     }
 }

@@ -76,7 +76,7 @@ pub(super) fn resolve(
         },
         admin_hosts,
         pools,
-        watched: files.into_paths(),
+        watched: report.files().to_vec(),
         shown: Arc::new(shown::shown(file, written)),
         decisions: decisions(&file.decisions),
     })

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use super::{Bounds, reply};
 use crate::chat::ApiError;
 use crate::ensemble::Snapshot;
-use crate::limits::Cooldowns;
+use crate::limits::{Cooldowns, Limiter};
 use crate::telemetry::LogLevel;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::DirectModel;
@@ -45,6 +45,8 @@ pub struct Admin {
     pub readiness: Arc<Readiness>,
     /// How the models fare.
     pub cooldowns: Cooldowns,
+    /// How far limits are used.
+    pub limiter: Limiter,
     /// From which level on is logged.
     pub log_level: LogLevel,
     /// All metrics, as Prometheus reads them.
@@ -104,7 +106,11 @@ async fn in_time(request: Request, next: Next) -> Response {
 
 async fn ready(State(admin): State<Admin>) -> Response {
     let status = if admin.readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(admin.readiness.to_json())).into_response()
+    // A store that does not answer takes no readiness away: what requests meet without it is `on_error`'s decision.
+    let (kind, answers) = admin.limiter.store().await;
+    let state = if answers { "ok" } else { "unreachable" };
+    let dependencies = json!({ "limits_store": { "kind": kind, "state": state } });
+    (status, Json(admin.readiness.to_json(&dependencies))).into_response()
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {

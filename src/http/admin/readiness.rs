@@ -68,12 +68,13 @@ impl Readiness {
     }
 
     /// What `/readyz` tells; moments in unix ms.
-    pub(super) fn to_json(&self) -> Value {
+    pub(super) fn to_json(&self, dependencies: &Value) -> Value {
         let state = self.state();
         let refused = state.refused.as_ref();
         json!({
             "ready": !state.draining,
             "draining": state.draining,
+            "dependencies": dependencies,
             "config": {
                 "state": if refused.is_some() { "stale" } else { "ok" },
                 "generation": state.generation,

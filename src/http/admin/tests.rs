@@ -21,6 +21,7 @@ fn admin() -> Admin {
         current: Arc::new(ArcSwap::from_pointee(in_force)),
         readiness: Arc::new(Readiness::of_first()),
         cooldowns: Cooldowns::default(),
+        limiter: Limiter::default(),
         log_level: LogLevel::of_nobody(LevelFilter::INFO),
         metrics: Metrics::default(),
     }
@@ -61,6 +62,7 @@ async fn a_file_that_was_refused_leaves_the_process_ready_and_says_so() {
     let (status, first) = got(&admin, "/readyz").await;
     assert_eq!((status, &first["ready"], &first["config"]["state"]), (200, &json!(true), &json!("ok")));
     assert_eq!((&first["config"]["generation"], &first["config"]["last_error"]), (&json!(1), &Value::Null));
+    assert_eq!(first["dependencies"], json!({"limits_store": {"kind": "memory", "state": "ok"}}));
     admin.readiness.refused(vec!["models[0].provider: unknown".to_owned(), "log: what".to_owned()]);
     let (status, stale) = got(&admin, "/readyz").await;
     assert_eq!((status, &stale["config"]["state"]), (200, &json!("stale")));
@@ -107,6 +109,32 @@ async fn models_tell_how_they_fare() {
     let left = of(1)["until_ms"].as_u64().unwrap() - readiness::now_ms();
     assert!((29_000..=30_000).contains(&left), "{left}");
     assert_eq!(models["ensembles"][0]["name"], "team");
+}
+
+#[tokio::test]
+async fn a_redis_that_does_not_answer_takes_no_readiness_and_leaves_what_it_would_know_out() {
+    use crate::limits::{Budget, Rate, RateLimit, RedisSettings, StoreSettings, Window};
+    let redis = RedisSettings::new("redis://127.0.0.1:1").unwrap();
+    let (limiter, _keeper) = Limiter::open(&StoreSettings::Redis(Box::new(redis))).unwrap();
+    let mut limited = fixture::model("a");
+    let windows = vec![Window { rate: Rate::Rpm, limit: 9.try_into().unwrap() }];
+    Arc::get_mut(&mut limited).unwrap().rate_limit = Some(RateLimit { windows, ..RateLimit::default() });
+    let mut team = fixture::ensemble("team");
+    team.budget = Some(Budget::usd_per_day(2.5));
+    let in_force = InForce {
+        config: Arc::default(),
+        models: vec![limited],
+        snapshot: Arc::new(Snapshot::new([team])),
+        hosts: Vec::new(),
+    };
+    let admin = Admin { limiter, current: Arc::new(ArcSwap::from_pointee(in_force)), ..admin() };
+    let (status, ready) = got(&admin, "/readyz").await;
+    assert_eq!((status, &ready["ready"]), (200, &json!(true)));
+    assert_eq!(ready["dependencies"]["limits_store"], json!({"kind": "redis", "state": "unreachable"}));
+    let (_, models) = got(&admin, "/models").await;
+    let unknown = json!({"rpm": {"used": null, "limit": 9, "reset_s": null}});
+    assert_eq!(models["models"][0]["limits"], unknown);
+    assert_eq!(models["ensembles"][0]["budget"], json!({"usd_per_day": 2.5, "spent_usd": null}));
 }
 
 #[tokio::test]

@@ -100,8 +100,8 @@ function limits(told) {
   if (set.length === 0) return null;
   return h("dl", { class: "limits" }, set.map(({ name, used, limit }) =>
     h("div", {}, h("dt", {}, spoken(name)), h("dd", {},
-      used !== undefined && h("meter", { min: "0", max: String(limit), value: String(used), "aria-label": `${spoken(name)} used` }),
-      h("span", { class: "number" }, used === undefined ? count(limit) : `${count(used)} of ${count(limit)}`)))));
+      typeof used === "number" && h("meter", { min: "0", max: String(limit), value: String(used), "aria-label": `${spoken(name)} used` }),
+      h("span", { class: "number" }, typeof used !== "number" ? count(limit) : `${count(used)} of ${count(limit)}`)))));
 }
 
 function ensembles(list) {

@@ -28,9 +28,9 @@ const TOLD_EVERY: Duration = Duration::from_secs(60);
 const LONGEST: Duration = Duration::from_secs(10);
 
 /// Where a shared store is, and what happens without it.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct RedisSettings {
-    info: redis::ConnectionInfo,
+    url: Box<str>,
     /// Whether the address is of a cluster's node.
     pub is_cluster: bool,
     /// What becomes of requests that it cannot decide.
@@ -63,9 +63,9 @@ impl RedisSettings {
     /// # Errors
     /// When `url` is none of a Redis. It does not show the URL, which may hold a password.
     pub fn new(url: &str) -> Result<Self, RedisUrlError> {
-        let info = url.into_connection_info().map_err(|_| RedisUrlError)?;
+        url.into_connection_info().map_err(|_| RedisUrlError)?;
         Ok(Self {
-            info,
+            url: url.into(),
             is_cluster: false,
             on_error: OnError::Open,
             timeout: Duration::from_millis(50),
@@ -125,7 +125,7 @@ impl Connection {
     fn open(settings: &RedisSettings) -> RedisResult<Self> {
         let connect = Duration::from_secs(1).min(settings.timeout.saturating_mul(20));
         if settings.is_cluster {
-            let builder = ClusterClient::builder([settings.info.clone()]);
+            let builder = ClusterClient::builder([&*settings.url]);
             let client = builder.retries(0).connection_timeout(connect).response_timeout(LONGEST).build()?;
             return Ok(Self::Cluster(Box::new(Cluster { client, known: OnceCell::new() })));
         }
@@ -134,7 +134,7 @@ impl Connection {
             .set_max_delay(Duration::from_millis(100))
             .set_connection_timeout(Some(connect))
             .set_response_timeout(Some(LONGEST));
-        let client = Client::open(settings.info.clone())?;
+        let client = Client::open(&*settings.url)?;
         Ok(Self::Single(ConnectionManager::new_lazy_with_config(client, config)?))
     }
 }
@@ -225,10 +225,15 @@ impl Redis {
         }
     }
 
+    /// Whether it answers.
+    pub(in crate::limits) async fn answers(&self) -> bool {
+        let ping = async { self.run(&redis::cmd("PING")).await };
+        matches!(tokio::time::timeout(self.settings.timeout, ping).await, Ok(Ok(())))
+    }
+
     /// Whether it answers again.
     pub(super) async fn is_back(&self) -> bool {
-        let ping = async { self.run(&redis::cmd("PING")).await };
-        let is_back = matches!(tokio::time::timeout(self.settings.timeout, ping).await, Ok(Ok(())));
+        let is_back = self.answers().await;
         if is_back {
             self.is_lost.store(false, Ordering::Relaxed);
         }
@@ -364,7 +369,7 @@ impl Drop for Asking<'_> {
 /// Without its address, which may hold a password.
 impl std::fmt::Debug for RedisSettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { info: _, is_cluster, on_error, timeout, prefix, lease } = self;
+        let Self { url: _, is_cluster, on_error, timeout, prefix, lease } = self;
         let mut shown = f.debug_struct("RedisSettings");
         shown.field("is_cluster", is_cluster).field("on_error", on_error).field("timeout", timeout);
         shown.field("prefix", prefix).field("lease", lease).finish_non_exhaustive()

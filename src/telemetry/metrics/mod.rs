@@ -18,7 +18,7 @@ use tokio::time::MissedTickBehavior;
 use self::record::OPERATION;
 use self::series::{Scribe, Series};
 use super::decision::{Decision, Outcome};
-use super::record::USABLE;
+use super::record::{DEFECT, USABLE};
 
 pub use self::table::*;
 pub use ::metrics::{Counter, Gauge};
@@ -38,6 +38,11 @@ const OUTCOMES: [Outcome; 7] = [
     Outcome::Failed,
     Outcome::Cancelled,
 ];
+
+/// The causes of errors that alerts wait for the first of.
+const ALARMING: [&str; 2] = [DEFECT, "overloaded"];
+/// Why something stands in for what an ensemble was made for.
+const CAUSES: [&str; 4] = ["quorum_missed", "judge_fallback", "judge_failed", "no_consensus"];
 
 static INSTALLED: OnceLock<Metrics> = OnceLock::new();
 
@@ -241,6 +246,12 @@ fn announce_model(scribe: &mut Scribe, model: &str, provider: &str) {
 fn announce_ensemble(scribe: &mut Scribe, alias: &str, strategy: &str) {
     for outcome in OUTCOMES {
         scribe.count(&REQUESTS, &[alias, strategy, outcome.label()], 0);
+    }
+    for code in ALARMING {
+        scribe.count(&ERRORS, &[alias, code], 0);
+    }
+    for cause in CAUSES {
+        scribe.count(&DEGRADED, &[alias, cause], 0);
     }
     scribe.count(&LIMITED, &["alias", alias], 0);
     for metric in [&STRAGGLERS, &CALLS_SAVED, &OTHERWISE, &CONDITION_FAILURES] {

@@ -95,7 +95,7 @@ const fn seconds(
 pub const REQUESTS: Metric = counter(
     "consort_requests_total",
     &["alias", "strategy", "outcome"],
-    "Requests to aliases that have ended, by how the answer came about.",
+    "Requests to aliases, and to direct models by the HTTP door (strategy direct), that have ended, by how the answer came about.",
 );
 /// How long they took.
 pub const REQUEST_DURATION: Metric = seconds(
@@ -276,7 +276,7 @@ pub const CONFIG_RELOADED_AT: Metric = gauge(
 pub const DECISIONS_LOST: Metric = counter(
     "consort_decisions_lost_total",
     &[],
-    "Decisions that were not written because the file could not keep up or take them.",
+    "Decisions that were not written because the file or standard output could not keep up or take them.",
 );
 /// Which Consort this is.
 pub const BUILD_INFO: Metric =

@@ -158,6 +158,19 @@ fn a_decision_is_counted() {
 }
 
 #[test]
+fn what_alerts_wait_for_is_there_before_it_happens() {
+    let text = announced().render();
+    for code in ["internal_error", "overloaded"] {
+        let series = format!("consort_errors_total{{alias=\"team\",code=\"{code}\"}}");
+        assert_eq!(value(&text, &series), Some(0.0), "{code}");
+    }
+    for cause in CAUSES {
+        let series = format!("consort_degraded_total{{alias=\"team\",cause=\"{cause}\"}}");
+        assert_eq!(value(&text, &series), Some(0.0), "{cause}");
+    }
+}
+
+#[test]
 fn who_leaves_before_the_panel_is_done_makes_nobody_a_straggler() {
     let metrics = announced();
     metrics.record(&Decision { panel_ms: 0.0, ..eventful() });

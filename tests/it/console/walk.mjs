@@ -190,6 +190,8 @@ async function models(reader) {
   assert.match(told, /^for \d+ (s|min)/);
   await page.waitForFunction(([element, before]) => element.textContent !== before, [await countdown.elementHandle(), told]);
   assert.match(await card("down").innerText(), /Last error\s+server error/);
+  assert.match(await card("down").innerText(), /\d+ of 600/);
+  assert.equal(await card("down").locator("meter").count(), 1);
   assert.match(await card("research-ensemble").innerText(), /a, b, c[^]*2 of 3/);
   await reader.look("models");
   await card("vote").getByRole("link", { name: "Ask it" }).click();
