@@ -63,7 +63,8 @@ impl Current {
         let mut keeping = JoinSet::new();
         keeping.spawn(keeper.keep());
         let retrying = Retrying::new(Arc::clone(&http), cooldowns.clone());
-        let caller: Arc<dyn Caller> = Arc::new(Limited::new(Arc::new(retrying), limiter.clone()));
+        let caller: Arc<dyn Caller> =
+            Arc::new(Limited::new(Arc::new(retrying), limiter.clone()).sparing(cooldowns.clone()));
         let lasting = Lasting { caller, admission, limiter, decisions, traces };
         let setup = lasting.setup(config);
         let mut current = Self {

@@ -4,10 +4,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::HeaderValue;
+use http::header::AUTHORIZATION;
 
 use crate::ensemble::Wishes;
 use crate::limits::{CallerKey, KeySource};
 use crate::upstream::Passed;
+
+/// The longest id of a caller that is kept, in bytes.
+const MAX_REQUEST_ID: usize = 128;
+
+/// Whether an `x-request-id` may stand in logs and answers as it came.
+pub fn is_request_id(id: &[u8]) -> bool {
+    !id.is_empty() && id.len() <= MAX_REQUEST_ID && id.iter().all(u8::is_ascii_graphic)
+}
 
 /// The head of a caller's request, as its door holds it. Names are in lower case.
 pub trait Headers: Sync {
@@ -25,10 +34,18 @@ pub trait Headers: Sync {
         None
     }
 
+    /// Who the caller is by a key of the door's own, which has taken its `authorization` off.
+    fn admitted(&self) -> Option<&CallerKey> {
+        None
+    }
+
     /// Who the caller is to the limits; none where all callers share them.
     fn caller_key(&self, source: &KeySource) -> Option<CallerKey> {
         let key = match source {
             KeySource::Global => return None,
+            KeySource::Header(name) if *name == AUTHORIZATION && self.admitted().is_some() => {
+                self.admitted().cloned()
+            }
             KeySource::Header(name) => self.value(name.as_str()).filter(|v| !v.is_empty()).map(CallerKey::of),
             KeySource::Metadata { namespace, path } => {
                 self.metadata(namespace, path).map(|value| CallerKey::of(value.as_bytes()))
@@ -45,16 +62,16 @@ pub trait Headers: Sync {
             secret.set_sensitive(true);
         }
         Passed {
-            request_id: value("x-request-id"),
+            request_id: value("x-request-id").filter(|id| is_request_id(id.as_bytes())),
             traceparent: value("traceparent"),
             tracestate: value("tracestate"),
             authorization,
         }
     }
 
-    /// The caller's `x-request-id`, or one made for it.
+    /// The caller's `x-request-id` where it [is one](is_request_id), or one made for it.
     fn request_id(&self) -> Arc<str> {
-        match self.value("x-request-id").filter(|id| !id.is_empty()) {
+        match self.value("x-request-id").filter(|id| is_request_id(id)) {
             Some(id) => String::from_utf8_lossy(id).into(),
             None => format!("{:032x}", rand::random::<u128>()).into(),
         }

@@ -9,6 +9,6 @@ mod reply;
 mod route;
 
 pub use answer::{Pacing, replies};
-pub use headers::Headers;
+pub use headers::{Headers, is_request_id};
 pub use reply::{Field, Reply, Summary, Whole, too_large};
 pub use route::{Asked, Delivery, Given, Redirected, Route, Taken, route};

@@ -63,14 +63,16 @@ pub struct Taken {
 
 /// A request that goes to the model that takes the others.
 pub struct Redirected {
-    /// The alias that was asked.
-    pub alias: Arc<str>,
+    /// What the alias that was asked stands for.
+    pub ensemble: Arc<Ensemble>,
     /// Who takes it.
     pub model: Arc<DirectModel>,
     /// What is known of the caller.
     pub context: Context,
     /// The request. Its fields may be more than an ensemble can honour.
     pub request: Request,
+    /// The request's bytes.
+    pub body: Bytes,
     /// How the door can hand over the answer.
     pub delivery: Delivery,
 }
@@ -107,7 +109,7 @@ pub fn route(asked: Asked<'_, impl Headers>) -> Route {
     if enabled && ensemble.when.is_none() {
         return run(ensemble, context, Given::Unread(body));
     }
-    let request = match Request::parse_for_any(body) {
+    let request = match Request::parse_for_any(body.clone()) {
         Ok(request) => request,
         Err(error) => return run(ensemble, context, Given::Refused(error.into())),
     };
@@ -117,8 +119,8 @@ pub fn route(asked: Asked<'_, impl Headers>) -> Route {
         let why = if enabled { "when" } else { "x-ensemble-enable" };
         info!(request_id = %context.request_id, alias = %ensemble.name, model = %otherwise.name, why, "request passed to `otherwise`");
         metrics::passed_otherwise(&ensemble.name);
-        let (alias, model) = (Arc::clone(&ensemble.name), Arc::clone(otherwise));
-        return Route::Otherwise(Box::new(Redirected { alias, model, context, request, delivery }));
+        let model = Arc::clone(otherwise);
+        return Route::Otherwise(Box::new(Redirected { ensemble, model, context, request, body, delivery }));
     }
     let given = match request.check_supported() {
         Ok(()) => Given::Read(request),
@@ -146,10 +148,11 @@ fn holds(ensemble: &Ensemble, request: &Request, head: &impl Headers, context: &
 }
 
 impl Redirected {
-    /// The same, answered by the model alone in the alias's name.
+    /// The same, answered by the model alone in the alias's name, and within the alias's limits.
     pub fn into_taken(self) -> Taken {
-        let Self { alias, model, context, request, delivery } = self;
-        let ensemble = Arc::new(Ensemble::direct(alias, model));
+        let Self { ensemble: alias, model, context, request, body, delivery } = self;
+        let ensemble = Arc::new(Ensemble::direct(Arc::clone(&alias.name), model).limited_as(&alias));
+        let context = Context { estimated_tokens: ensemble.estimated_tokens(&body), ..context };
         let request = match ensemble.check(&request) {
             Ok(()) => Given::Read(request),
             Err(error) => Given::Refused(error.into()),

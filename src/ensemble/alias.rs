@@ -134,6 +134,12 @@ impl Ensemble {
         }
     }
 
+    /// The same within another one's limits and budget.
+    #[must_use]
+    pub fn limited_as(self, other: &Self) -> Self {
+        Self { rate_limit: other.rate_limit.clone(), budget: other.budget, ..self }
+    }
+
     /// Reads a request that it is to answer.
     ///
     /// # Errors

@@ -172,6 +172,7 @@ impl Admitted {
         let deadline = [self.ensemble.deadline, limit].into_iter().flatten().min();
         let mut run = Run {
             format: Arc::new(Format::of(&request)),
+            max_tokens: request.read("max_completion_tokens").or_else(|| request.read("max_tokens")),
             reader: Reader::of(&self.ensemble.reads(), &request),
             ensemble: self.ensemble,
             request,
@@ -209,6 +210,8 @@ pub(super) struct Run {
     pub(super) context: Context,
     pub(super) account: Account,
     pub(super) head: Head,
+    /// The bound on an answer that the request names.
+    max_tokens: Option<u64>,
     caller: Arc<dyn Caller>,
     deadline: Option<Instant>,
     pub(super) max_answer_bytes: usize,
@@ -231,7 +234,8 @@ impl Run {
             deadline: self.deadline,
         };
         let (model, passed) = (Arc::clone(model), Arc::clone(&self.context.passed));
-        let call = self.caller.call(Call { model, body, stream, passed, bounds, attempts });
+        let max_tokens = self.max_tokens;
+        let call = self.caller.call(Call { model, body, max_tokens, stream, passed, bounds, attempts });
         let call = bound(call, bounds.until());
         match self.ensemble.reasoning {
             Reasoning::Pass => Box::pin(call),

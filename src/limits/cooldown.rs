@@ -124,6 +124,15 @@ impl Cooldowns {
         Ok(Pass { model, rules: rules.clone(), is_probe, overdue: None, is_settled: false })
     }
 
+    /// Whether a call could be made now, without the right to it.
+    ///
+    /// # Errors
+    /// As [`Self::admit`].
+    pub fn look(&self, name: &str, role: Role) -> Result<(), Cooling> {
+        let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
+        models.get(name).map_or(Ok(()), |model| model.phase().look(role))
+    }
+
     /// How a model fares; one that was never asked is called.
     pub fn view(&self, name: &str) -> ModelView {
         let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
@@ -154,23 +163,31 @@ impl Cooldowns {
     }
 }
 
+impl Phase {
+    fn look(self, role: Role) -> Result<(), Cooling> {
+        match self {
+            Self::Called { .. } if role == Role::Check => Err(Cooling { retry_after: SOON }),
+            Self::Called { .. } => Ok(()),
+            Self::Cooling { until, .. } => {
+                let left = until.saturating_duration_since(Instant::now());
+                let is_over = left.is_zero() && role != Role::CallerOnly;
+                if is_over { Ok(()) } else { Err(Cooling { retry_after: left.max(SOON) }) }
+            }
+            Self::Probed { .. } => Err(Cooling { retry_after: SOON }),
+        }
+    }
+}
+
 impl Model {
     /// Whether the attempt is a probe.
     fn admit(&self, role: Role) -> Result<bool, Cooling> {
         let mut phase = self.phase();
-        match *phase {
-            Phase::Called { .. } if role == Role::Check => Err(Cooling { retry_after: SOON }),
-            Phase::Called { .. } => Ok(false),
-            Phase::Cooling { until, lasts } => {
-                let left = until.saturating_duration_since(Instant::now());
-                if !left.is_zero() || role == Role::CallerOnly {
-                    return Err(Cooling { retry_after: left.max(SOON) });
-                }
-                *phase = Phase::Probed { lasts };
-                Ok(true)
-            }
-            Phase::Probed { .. } => Err(Cooling { retry_after: SOON }),
-        }
+        phase.look(role)?;
+        let Phase::Cooling { lasts, .. } = *phase else {
+            return Ok(false);
+        };
+        *phase = Phase::Probed { lasts };
+        Ok(true)
     }
 
     fn phase(&self) -> MutexGuard<'_, Phase> {

@@ -21,6 +21,8 @@ pub struct Call {
     pub model: Arc<DirectModel>,
     /// The request, complete.
     pub body: Body,
+    /// The bound on its answer that the caller has asked for.
+    pub max_tokens: Option<u64>,
     /// Whether the request asks for a stream.
     pub stream: bool,
     /// What travels on from the caller.

@@ -57,6 +57,7 @@ async fn ask(caller: &impl Caller, model: &Arc<DirectModel>, question: &Value) -
     let call = Call {
         model: Arc::clone(model),
         body: model.rules.apply(question.edit()).body(),
+        max_tokens: None,
         stream: false,
         passed: Arc::new(Passed::default()),
         bounds: Bounds::default(),

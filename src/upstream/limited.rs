@@ -7,9 +7,9 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
+use super::retry::role;
 use super::{Bounds, Call, Caller, Events, Failure};
-use crate::chat::RawObject;
-use crate::limits::{Demand, Denied, Grant, Limiter, RateLimit, estimated_tokens};
+use crate::limits::{Cooldowns, Cooling, Demand, Denied, Grant, Limiter, RateLimit, estimated_tokens};
 
 /// How often it is tried again when it depends on others' ends whether there is room.
 const RHYTHM: Duration = Duration::from_millis(25);
@@ -21,12 +21,19 @@ const SOON: Duration = Duration::from_secs(1);
 pub struct Limited<C> {
     caller: Arc<C>,
     limiter: Limiter,
+    cooldowns: Cooldowns,
 }
 
 impl<C: Caller> Limited<C> {
     /// Calls by `caller`, as far as `limiter` has room for them.
     pub fn new(caller: Arc<C>, limiter: Limiter) -> Self {
-        Self { caller, limiter }
+        Self { caller, limiter, cooldowns: Cooldowns::default() }
+    }
+
+    /// With no room asked for a model that cools down by these.
+    #[must_use]
+    pub fn sparing(self, cooldowns: Cooldowns) -> Self {
+        Self { cooldowns, ..self }
     }
 }
 
@@ -36,8 +43,9 @@ impl<C: Caller> Caller for Limited<C> {
             return self.caller.call(call);
         }
         let (caller, limiter) = (Arc::clone(&self.caller), self.limiter.clone());
+        let cooldowns = self.cooldowns.clone();
         Box::pin(async move {
-            let Grant { lease, reservation, .. } = room(&limiter, &mut call).await?;
+            let Grant { lease, reservation, .. } = room(&limiter, &cooldowns, &mut call).await?;
             let settled = reservation.clone();
             // The account of the run learns of every cost, also of calls that are cancelled.
             call.attempts.settle_with(Box::new(move |tokens| settled.settle(tokens, 0.0)));
@@ -62,7 +70,7 @@ impl<C: Caller> Caller for Limited<C> {
 }
 
 /// Room for a call, waited for as long as its model and its bounds allow.
-async fn room(limiter: &Limiter, call: &mut Call) -> Result<Grant, Failure> {
+async fn room(limiter: &Limiter, cooldowns: &Cooldowns, call: &mut Call) -> Result<Grant, Failure> {
     let model = Arc::clone(&call.model);
     let Some(rate) = &model.rate_limit else {
         return Ok(Grant::default());
@@ -77,6 +85,10 @@ async fn room(limiter: &Limiter, call: &mut Call) -> Result<Grant, Failure> {
     let latest = Instant::now() + rate.wait;
     let latest = call.bounds.until().map_or(latest, |until| latest.min(until));
     loop {
+        if model.cooldown.is_some() {
+            let looked = cooldowns.look(&model.name, role(&model));
+            looked.map_err(|Cooling { retry_after }| Failure::Cooling { retry_after })?;
+        }
         let retry_after = match limiter.admit(demand).await {
             Ok(grant) => return Ok(grant),
             Err(Denied::Over { retry_after, .. }) => retry_after,
@@ -99,9 +111,7 @@ fn tokens(call: &Call, rate: &RateLimit) -> u64 {
     if !rate.counts_tokens() {
         return 0;
     }
-    let asked = RawObject::parse(call.body.to_bytes()).ok();
-    let most = |field| asked.as_ref()?.read::<u64>(field).ok().flatten();
-    estimated_tokens(call.body.len(), most("max_completion_tokens").or_else(|| most("max_tokens")))
+    estimated_tokens(call.body.len(), call.max_tokens)
 }
 
 #[cfg(test)]

@@ -81,11 +81,15 @@ fn pass(
     let Some(cooldown) = &model.cooldown else {
         return Ok(None);
     };
-    let role = if model.background_check.is_some() { Role::CallerOnly } else { Role::Caller };
-    let admitted = cooldowns.admit(&model.name, cooldown, role);
+    let admitted = cooldowns.admit(&model.name, cooldown, role(model));
     let mut pass = admitted.map_err(|Cooling { retry_after }| Failure::Cooling { retry_after })?;
     pass.overdue_at(overdue);
     Ok(Some(pass))
+}
+
+/// What a call may be to a model that has cooled.
+pub(super) fn role(model: &DirectModel) -> Role {
+    if model.background_check.is_some() { Role::CallerOnly } else { Role::Caller }
 }
 
 async fn attempt(caller: &impl Caller, call: &Call, mut pass: Option<Pass>) -> Result<Events, Failed> {

@@ -37,6 +37,7 @@ pub(super) fn resolve(
     let connections = Connections {
         head_timeout: Duration::from_millis(file.http.head_timeout_ms),
         idle_timeout: Duration::from_millis(file.http.idle_timeout_ms),
+        max_open: file.http.max_connections,
         certificate: certificate?,
     };
     Some((settings, connections))

@@ -23,6 +23,9 @@ pub struct Http {
     /// How long a connection may be without a request, and a caller without taking what it is sent, in ms.
     #[schemars(range(min = 1, max = MAX_MS))]
     pub idle_timeout_ms: u64,
+    /// How many connections are open at once; further ones wait until others are closed.
+    #[schemars(range(min = 1))]
+    pub max_connections: usize,
 }
 
 impl Default for Http {
@@ -33,6 +36,7 @@ impl Default for Http {
             head_timeout_ms: 10_000,
             body_timeout_ms: 60_000,
             idle_timeout_ms: 120_000,
+            max_connections: 10_000,
         }
     }
 }

@@ -4,6 +4,7 @@ use axum::http::header::HOST;
 use axum::http::request::Parts;
 
 use crate::dispatch::Headers;
+use crate::limits::CallerKey;
 
 /// The head of a request.
 pub(super) struct Head(pub(super) Parts);
@@ -23,6 +24,10 @@ impl Headers for Head {
             [(":method", Some(method.as_str().as_bytes())), (":path", path), (":authority", authority)];
         let pseudo = pseudo.into_iter().filter_map(|(name, value)| Some((name, value?)));
         pseudo.chain(headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())))
+    }
+
+    fn admitted(&self) -> Option<&CallerKey> {
+        self.0.extensions.get()
     }
 
     fn path(&self) -> &str {

@@ -27,9 +27,9 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use tracing::debug;
 
-use crate::dispatch::Pacing;
+use crate::dispatch::{Pacing, is_request_id};
 use crate::ensemble::{Runner, Snapshot};
-use crate::limits::KeySource;
+use crate::limits::{CallerKey, KeySource};
 
 pub use keys::{Key, Keys};
 pub use server::{Connections, serve};
@@ -130,7 +130,7 @@ const REQUEST_ID: &str = "x-request-id";
 
 /// Gives every request an id, as Envoy does, and every answer the id of its request.
 async fn identify(mut request: Request, next: Next) -> Response {
-    let id = request.headers().get(REQUEST_ID).filter(|id| !id.is_empty()).cloned();
+    let id = request.headers().get(REQUEST_ID).filter(|id| is_request_id(id.as_bytes())).cloned();
     let id = id.or_else(|| HeaderValue::try_from(format!("{:032x}", rand::random::<u128>())).ok());
     if let Some(id) = &id {
         request.headers_mut().insert(REQUEST_ID, id.clone());
@@ -155,6 +155,8 @@ async fn authorise(State(door): State<Door>, mut request: Request, next: Next) -
         return refusal::wrong_key(request.headers());
     };
     debug!(request_id = ?request.headers().get(REQUEST_ID), key = %key.name, "request by a key");
+    let caller = CallerKey::of(&key.digest);
+    request.extensions_mut().insert(caller);
     request.headers_mut().remove(AUTHORIZATION);
     next.run(request).await
 }

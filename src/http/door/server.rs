@@ -15,6 +15,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
@@ -33,6 +34,8 @@ pub struct Connections {
     pub head_timeout: Duration,
     /// Without a request in flight; and for taking a piece of an answer.
     pub idle_timeout: Duration,
+    /// How many are open at once; further ones wait to be accepted. At least 1.
+    pub max_open: usize,
     /// The certificate, where the door speaks TLS.
     pub certificate: Option<Arc<Certificate>>,
 }
@@ -58,11 +61,12 @@ pub async fn serve<L: Listener>(
     loop {
         tokio::select! {
             () = &mut stop => break,
-            (io, _) = listener.accept() => {
+            (io, _) = listener.accept(), if open.len() < connections.max_open => {
+                let began = Instant::now();
                 let (router, bounds, stopped) = (router.clone(), connections.clone(), stopping.subscribe());
                 match tls.clone() {
-                    Some(tls) => open.spawn(secured(io, tls, router, bounds, stopped)),
-                    None => open.spawn(connection(io, router, bounds, stopped)),
+                    Some(tls) => open.spawn(secured(io, tls, router, bounds, stopped, began)),
+                    None => open.spawn(connection(io, router, bounds, stopped, began)),
                 };
             }
             // Connections that are over leave nothing but their place in the set.
@@ -81,9 +85,10 @@ async fn secured(
     router: Router,
     bounds: Connections,
     stopped: watch::Receiver<bool>,
+    began: Instant,
 ) {
     match tokio::time::timeout(bounds.head_timeout, tls.accept(io)).await {
-        Ok(Ok(io)) => connection(io, router, bounds, stopped).await,
+        Ok(Ok(io)) => connection(io, router, bounds, stopped, began).await,
         Ok(Err(error)) => debug!(%error, "no TLS"),
         Err(_elapsed) => debug!("TLS took too long"),
     }
@@ -94,6 +99,7 @@ async fn connection(
     router: Router,
     bounds: Connections,
     mut stopped: watch::Receiver<bool>,
+    began: Instant,
 ) {
     let io = TokioIo::new(Patience::new(io, bounds.idle_timeout));
     let in_flight = InFlight::default();
@@ -117,6 +123,7 @@ async fn connection(
     builder.http1().timer(TokioTimer::new()).header_read_timeout(bounds.head_timeout).max_buf_size(MAX_HEAD);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING);
     let mut serving = std::pin::pin!(builder.serve_connection(io, service));
+    let mut idle = std::pin::pin!(in_flight.idle(&bounds, began));
     let mut is_stopping = false;
     loop {
         tokio::select! {
@@ -126,7 +133,7 @@ async fn connection(
                 }
                 return;
             }
-            () = in_flight.idle(&bounds) => return,
+            () = &mut idle => return,
             // A sender that is gone means the same.
             _ = stopped.wait_for(|stopped| *stopped), if !is_stopping => {
                 is_stopping = true;
@@ -157,9 +164,10 @@ impl InFlight {
 
     /// Ends when the caller has had its time: for its first request, or for the next one. What stands before a
     /// request, be it silence or half a head, is no request.
-    async fn idle(&self, bounds: &Connections) {
+    async fn idle(&self, bounds: &Connections, began: Instant) {
         let mut places = self.0.subscribe();
-        let mut bound = bounds.head_timeout;
+        // TLS has had its part of it.
+        let mut bound = bounds.head_timeout.saturating_sub(began.elapsed());
         loop {
             let is_idle = *places.borrow_and_update() == 0;
             if !is_idle {

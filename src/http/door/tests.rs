@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::*;
 use crate::ensemble::fixture::{self, Scripted, fails, says, status, streams};
 use crate::ensemble::{Ensemble, Overrides, Trace, When};
-use crate::limits::Admission;
+use crate::limits::{Admission, Rate, RateLimit, Window};
 use crate::upstream::{Call, Caller, Events, Failure};
 
 fn door(caller: impl Caller, keys: Keys) -> Door {
@@ -231,8 +231,11 @@ async fn what_cannot_be_answered_is_refused_in_openais_envelope() {
         assert_eq!(told.header("x-request-id").len(), 32, "{method} {path}");
         assert_eq!(told.header("allow").is_empty(), told.status != 405, "{method} {path}");
     }
-    let headers = [("x-request-id", "the-callers")];
-    assert_eq!(ask(&door, "GET", "/x", &headers, "").await.header("x-request-id"), "the-callers");
+    for (id, is_kept) in [("the-callers", true), (&*"x".repeat(129), false), ("the callers", false)] {
+        let told = ask(&door, "GET", "/x", &[("x-request-id", id)], "").await;
+        assert_eq!(told.header("x-request-id") == id, is_kept, "{id}");
+        assert!(is_kept || told.header("x-request-id").len() == 32, "{id}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -289,4 +292,41 @@ async fn a_door_with_keys_opens_to_those_alone_and_keeps_them_to_itself() {
     let told = ask(&open, "POST", "/v1/chat/completions", &headers, question("a", &json!({}))).await;
     assert_eq!(told.status, 200);
     assert_eq!(credentials(), [true], "the caller's own may travel on");
+}
+
+/// The door with one request a minute for each caller, by their `authorization`.
+fn rated(door: Door) -> Door {
+    let rpm = Window { rate: Rate::Rpm, limit: std::num::NonZeroU64::MIN };
+    let rate = RateLimit { windows: vec![rpm], concurrency: None, wait: Duration::ZERO };
+    let limited = |name| {
+        let ensemble = Ensemble::clone(door.snapshot.ensemble(name).unwrap());
+        Ensemble { rate_limit: Some(rate.clone()), ..ensemble }
+    };
+    let snapshot = Arc::new(Snapshot::new(["team", "vendor/gated"].map(limited)));
+    let settings =
+        Settings { caller_key: KeySource::Header(AUTHORIZATION), ..Settings::clone(&door.settings) };
+    Door { snapshot, settings: Arc::new(settings), ..door }
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_with_keys_of_the_door_are_told_apart_by_them() {
+    let key = |text: &str| Key { name: "a".into(), digest: Sha256::digest(text).into() };
+    let door = rated(door(panel(), ["sk-one", "sk-two"].map(key).into_iter().collect()));
+    for (authorization, expected) in
+        [("Bearer sk-one", 200), ("Bearer sk-two", 200), ("bearer  sk-one", 429), ("Bearer sk-two", 429)]
+    {
+        let headers = [("authorization", authorization)];
+        let told = ask(&door, "POST", "/v1/chat/completions", &headers, question("team", &json!({}))).await;
+        assert_eq!(told.status, expected, "{authorization}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_answers_otherwise_answers_within_the_aliass_limits() {
+    let door = rated(door(panel(), Keys::default()));
+    let told = post(&door, question("vendor/gated", &json!({}))).await;
+    assert_eq!(told.json()["choices"][0]["message"]["content"], "plainly");
+    assert_eq!(told.header("x-ratelimit-remaining-requests"), "0");
+    let told = post(&door, question("vendor/gated", &json!({}))).await;
+    assert_eq!(told.error(), (429, "rate_limit_exceeded".to_owned()));
 }

@@ -197,8 +197,9 @@ impl Keeping {
     async fn renew(&mut self) {
         for (subject, leases) in &self.held {
             let leases: Vec<u64> = leases.iter().copied().collect();
-            if let Err(error) = self.redis.renew(subject, &leases).await {
-                warn!(%error, "leases could not be renewed at the limits' Redis");
+            if self.redis.renew(subject, &leases).await.is_err() {
+                warn!("leases could not be renewed at the limits' Redis");
+                self.is_lost = true;
                 return;
             }
         }
@@ -225,5 +226,21 @@ fn interval(period: Duration) -> Interval {
 impl std::fmt::Debug for Keeping {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Keeping").field("redis", &self.redis).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_renewal_that_hangs_means_that_redis_is_lost() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let settings = RedisSettings::new(&format!("redis://{}", silent.local_addr().unwrap())).unwrap();
+        let (redis, Keeper(keeping)) = Keeper::of(settings).unwrap();
+        let mut keeping = keeping.unwrap();
+        keeping.take(Order::Hold(Subject { name: "m".into(), caller: None }, 1));
+        tokio::time::timeout(Duration::from_millis(500), keeping.renew()).await.unwrap();
+        assert!(keeping.is_lost && redis.is_lost());
     }
 }

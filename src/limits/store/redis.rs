@@ -209,6 +209,11 @@ impl Redis {
         warn!(requests, becomes, "the limits' Redis does not answer");
     }
 
+    #[cfg(test)]
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_lost.load(Ordering::Relaxed)
+    }
+
     pub(super) fn lost(&self, why: &str) -> Lost {
         if !self.is_lost.swap(true, Ordering::Relaxed) {
             tracing::debug!(why, "lost the limits' Redis");
@@ -266,13 +271,18 @@ impl Redis {
         self.invoke(&call).await
     }
 
-    pub(super) async fn renew(&self, subject: &Subject, leases: &[u64]) -> RedisResult<()> {
+    /// Within the bound of a request: the keeper has more to do.
+    pub(super) async fn renew(&self, subject: &Subject, leases: &[u64]) -> Result<(), Lost> {
         let mut call = self.renew.key(self.key(subject, "inflight"));
         call.arg(self.lease_ms());
         for lease in leases {
             call.arg(self.lease_id(*lease));
         }
-        self.invoke(&call).await
+        match tokio::time::timeout(self.settings.timeout, self.invoke(&call)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(self.lost(&error.to_string())),
+            Err(_elapsed) => Err(self.lost("no renewal in time")),
+        }
     }
 
     pub(super) async fn release(&self, subject: &Subject, lease: u64) -> RedisResult<()> {

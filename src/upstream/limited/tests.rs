@@ -31,6 +31,7 @@ fn call(model: &Arc<DirectModel>, body: &str) -> Call {
     Call {
         model: Arc::clone(model),
         body: Body::from_chunks([Bytes::from(body.to_owned())]),
+        max_tokens: None,
         stream: false,
         passed: Arc::new(Passed::default()),
         bounds: Bounds::default(),
@@ -56,7 +57,7 @@ async fn a_call_counts_once_with_its_retries_and_is_in_flight_until_it_is_droppe
     let attempts = down.calls.lock().unwrap().len();
     assert_eq!((attempts, used(&limiter, &model).await), (3, vec![1, 0, 0]));
     let up = Limited::new(Arc::new(Scripted::default().model("m", says(1, "x"))), limiter.clone());
-    let answering = call(&model, r#"{"max_tokens": 100, "x": "long"}"#);
+    let answering = Call { max_tokens: Some(100), ..call(&model, r#"{"max_tokens": 500, "x": "long"}"#) };
     let attempts = Arc::clone(&answering.attempts);
     let mut events = up.call(answering).await.ok().unwrap();
     assert_eq!(used(&limiter, &model).await, [2, 8 + 100, 1]);
@@ -80,6 +81,25 @@ async fn a_call_of_a_cooling_model_counts_nothing() {
         assert!(matches!(failed, Failure::Cooling { .. }), "{failed:?}");
     }
     assert_eq!(used(&limiter, &model).await, [0, 0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cooling_model_is_known_before_there_is_room() {
+    let mut model = model(limit(&[(Rate::Rps, 1)], 0, 1500 * MS));
+    let rules =
+        Cooldown { failures: NonZeroU32::MIN, first: 9000 * MS, longest: 9000 * MS, statuses: [503].into() };
+    model.cooldown = Some(rules.clone());
+    let (model, cooldowns) = (Arc::new(model), Cooldowns::default());
+    let up = Retrying::new(Arc::new(Scripted::default().model("m", says(0, "x"))), cooldowns.clone());
+    let limited = Limited::new(Arc::new(up), Limiter::default()).sparing(cooldowns.clone());
+    assert!(limited.call(call(&model, "{}")).await.is_ok());
+    cooldowns.admit(&model.name, &rules, Role::Caller).unwrap().failed("x", None);
+    let began = Instant::now();
+    let failed = limited.call(call(&model, "{}")).await.err().unwrap();
+    assert!(matches!(failed, Failure::Cooling { .. }), "{failed:?}");
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    tokio::time::advance(9000 * MS).await;
+    assert!(limited.call(call(&model, "{}")).await.is_ok(), "the look has left the probe to the call");
 }
 
 #[tokio::test(start_paused = true)]

@@ -61,6 +61,7 @@ impl Rig {
         let call = self.retrying.call(Call {
             model: Arc::clone(&self.model),
             body: Body::default(),
+            max_tokens: None,
             stream: true,
             passed: Arc::new(Passed::default()),
             bounds,
