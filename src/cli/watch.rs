@@ -84,12 +84,17 @@ impl Watch {
 
     /// Why there is nothing more to be told, where that was not for the orderly end of the other Consort.
     fn broken_off(&self, status: &Status) -> Box<dyn Error + Send + Sync> {
-        let admin = self.admin.clone();
+        let (admin, why) = (self.admin.clone(), status.message().to_owned());
+        // An answer that is not gRPC's has its HTTP status in tonic's words alone.
+        let is_answered = why.contains("with status: ");
         match status.code() {
-            // What becomes of a broken connection.
-            Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled => Ended { admin }.into(),
             Code::PermissionDenied => Foreign { admin }.into(),
-            _ => Refused { admin, why: status.message().to_owned() }.into(),
+            Code::Internal if why.contains("with status: 403") => Foreign { admin }.into(),
+            // What becomes of a broken connection.
+            Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled if !is_answered => {
+                Ended { admin }.into()
+            }
+            _ => Refused { admin, why }.into(),
         }
     }
 
