@@ -1,17 +1,12 @@
 //! Compiles the decision record. protox stands in for protoc, so nothing has to be installed.
 
 use std::error::Error;
-use std::path::PathBuf;
-
-use prost::Message;
 
 /// The messages that are shown as JSON too.
 const SHOWN: [&str; 4] = ["Decision", "Call", "Attempt", "Usage"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let files = protox::compile(["consort/decision/v1/decision.proto"], ["proto"])?;
-    let described = PathBuf::from(std::env::var("OUT_DIR")?).join("decision.bin");
-    std::fs::write(described, files.encode_to_vec())?;
     let mut config = tonic_prost_build::configure();
     for message in SHOWN {
         let path = format!(".consort.decision.v1.{message}");

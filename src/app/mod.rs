@@ -154,10 +154,11 @@ pub async fn run(
     })?;
     let traces = Traces::from_environment();
     let current = Current::new(&config, metrics, decisions.clone(), traces.clone())?;
-    let log = Routes::new(http::decision_log(decisions.clone())).into_axum_router();
+    let streams = http::Streams::default();
+    let log = Routes::new(http::decision_log(decisions.clone(), streams.clone())).into_axum_router();
     let more = http::console::routes()
         .merge(http::door::routes(current.playground()))
-        .merge(http::decision_routes(decisions.clone()))
+        .merge(http::decision_routes(decisions.clone(), streams))
         .merge(log);
     let operators = admin::serve(listeners.admin, current.admin(Arc::clone(&readiness), level.clone()), more);
     let (addr, admin) = (listeners.ext_proc.address(), operators.address.clone());

@@ -1,6 +1,6 @@
 //! A decision in words and figures, for people.
 
-use super::paint::{Paint, Tone};
+use super::paint::{Paint, Tone, plain};
 use super::table::Table;
 use crate::telemetry::decision::{Call, Decision, Outcome};
 
@@ -9,7 +9,7 @@ pub(super) fn told(decision: &Decision, paint: Paint) -> String {
     let header = ["call", "result", "began", "first words", "took", "read", "written", "cost"];
     let mut table = Table::new(&header, false);
     for call in decision.members.iter().chain(&decision.judges) {
-        table.push(row(call));
+        table.push(row(call).iter().map(|cell| plain(cell)).collect::<Vec<_>>());
     }
     format!("{table}\n{}\n", summary(decision, paint))
 }

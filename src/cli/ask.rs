@@ -1,6 +1,7 @@
 //! `consort ask`: one run of one ensemble, without a server.
 
 use std::io::{self, Read, Write};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -9,9 +10,10 @@ use clap::Args;
 use futures_util::{FutureExt, StreamExt};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::signal::ctrl_c;
 
 use super::account::told;
-use super::paint::Paint;
+use super::paint::{Paint, Screen};
 use super::progress::Progress;
 use super::{ConfigFile, Result};
 use crate::chat::{Event, Request};
@@ -22,11 +24,14 @@ use crate::telemetry::decision::{Decision, Outcome as How};
 use crate::telemetry::{Decisions, Sinks, Told, Wanted, Watch};
 use crate::upstream::{HttpCaller, Retrying};
 
+/// How a shell knows of a program that was interrupted: 128 and the number of SIGINT.
+const EXIT_INTERRUPTED: u8 = 130;
+
 /// Ask one ensemble of a configuration, without a server.
 ///
 /// The answer goes to standard output as it is spoken. Who was asked and what came of it goes to standard error:
 /// while it happens where that is a terminal, and as a table at the end. Limits and budgets are those of servers:
-/// nothing is counted here.
+/// nothing is counted here. Ctrl-C ends the run, and shows what came of it until then.
 #[derive(Debug, Args)]
 pub(super) struct Ask {
     #[command(flatten)]
@@ -50,7 +55,7 @@ struct Spoken {
 }
 
 impl Ask {
-    /// Asks, and prints what comes of it. Fails where there is no answer.
+    /// Asks, and prints what comes of it. Fails where there is no answer, or not all of it.
     pub(super) async fn run(self, config: &Config) -> Result<ExitCode> {
         let ensemble = self.ensemble(config)?;
         let request = self.request()?;
@@ -65,20 +70,36 @@ impl Ask {
             last: None,
         };
         let runner = runner.recording(decisions);
-        let begun = following.until(Box::pin(begin(runner, ensemble, request))).await;
-        following.progress.end();
-        let answered = match begun {
-            Ok(outcome) => said(outcome, !self.json).await,
-            Err(failed) => Err(failed.error.message.into()),
+        let mut interrupted = pin!(ctrl_c());
+        let begun = tokio::select! {
+            begun = following.until(Box::pin(begin(runner, ensemble, request))) => Some(begun),
+            _ = &mut interrupted => None,
         };
-        let decision = following.decision().await;
+        following.progress.end();
+        let mut voice = Voice { is_heard: !self.json, has_begun: false };
+        let answered = match begun {
+            Some(Ok(outcome)) => tokio::select! {
+                answered = voice.say(outcome) => Some(answered),
+                _ = &mut interrupted => None,
+            },
+            Some(Err(failed)) => Some(Err(failed.error.message.into())),
+            None => None,
+        };
+        voice.end()?;
+        let decision = match answered {
+            Some(_) => following.decision().await,
+            // What was interrupted was dropped, and has been told of, if there was anything to tell.
+            None => following.decision().now_or_never().flatten(),
+        };
         if let (true, Some(decision)) = (self.json, &decision) {
             writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&**decision)?)?;
         } else if let Some(decision) = &decision {
             write!(io::stderr(), "\n{}", told(decision, paint))?;
         }
-        answered?;
-        Ok(ExitCode::SUCCESS)
+        match answered {
+            Some(answered) => answered.map(|()| ExitCode::SUCCESS),
+            None => Ok(ExitCode::from(EXIT_INTERRUPTED)),
+        }
     }
 
     fn ensemble(&self, config: &Config) -> Result<Arc<Ensemble>> {
@@ -115,25 +136,39 @@ async fn begin(
     runner.admit(ensemble, Context::default()).await?.run(request, None).await
 }
 
-/// Hears the answer to its end, and says it if it is to be said.
-async fn said(outcome: Outcome, is_said: bool) -> Result<()> {
-    let mut events = outcome.events;
-    let mut out = io::stdout();
-    while let Some(event) = events.next().await {
-        let text = match event.map_err(|error| error.message)? {
-            Event::Message(message) => message.content,
-            Event::Delta(delta) => serde_json::from_slice::<Spoken>(&delta.json)?.content,
-            Event::Finish(_) | Event::Usage(_) | Event::Decision(_) => None,
-        };
-        if let Some(text) = text.filter(|_| is_said) {
-            out.write_all(text.as_bytes())?;
-            out.flush()?;
+/// Says an answer.
+struct Voice {
+    is_heard: bool,
+    has_begun: bool,
+}
+
+impl Voice {
+    /// Hears the answer to its end, and says it if it is to be said.
+    async fn say(&mut self, outcome: Outcome) -> Result<()> {
+        let mut events = outcome.events;
+        let (mut out, screen) = (io::stdout(), Screen::on(&io::stdout()));
+        while let Some(event) = events.next().await {
+            let text = match event.map_err(|error| error.message)? {
+                Event::Message(message) => message.content,
+                Event::Delta(delta) => serde_json::from_slice::<Spoken>(&delta.json)?.content,
+                Event::Finish(_) | Event::Usage(_) | Event::Decision(_) => None,
+            };
+            if let Some(text) = text.filter(|_| self.is_heard) {
+                self.has_begun = true;
+                out.write_all(screen.fit(&text).as_bytes())?;
+                out.flush()?;
+            }
         }
+        Ok(())
     }
-    if is_said {
-        writeln!(out)?;
+
+    /// Ends the line, however the answer has ended.
+    fn end(&self) -> io::Result<()> {
+        if self.has_begun {
+            writeln!(io::stdout())?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// A run that is being watched.

@@ -17,6 +17,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use self::ask::Ask;
+use self::paint::Screen;
 use self::replay::Replay;
 use self::watch::Watch;
 use crate::app::{self, FromFile};
@@ -94,7 +95,7 @@ fn told(ran: Result<ExitCode>) -> io::Result<ExitCode> {
     let is_unheard =
         error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
     if !is_unheard {
-        writeln!(io::stderr(), "consort: {}", chain(&*error))?;
+        writeln!(io::stderr(), "consort: {}", Screen::on(&io::stderr()).fit(&chain(&*error)))?;
     }
     Ok(ExitCode::FAILURE)
 }

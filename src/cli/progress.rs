@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::account::{seconds, tone_of_call};
-use super::paint::Paint;
+use super::paint::{Paint, plain};
 use crate::telemetry::decision::{Call, Decision};
 
 const TICK: Duration = Duration::from_millis(100);
@@ -32,7 +32,7 @@ impl Progress {
         let width = calls.clone().map(|call| call.model.chars().count()).max().unwrap_or_default();
         for (place, call) in calls.enumerate() {
             let line = self.lines.entry(place).or_insert_with(|| line(&self.screen));
-            line.set_prefix(format!("{:<width$}", call.model));
+            line.set_prefix(format!("{:<width$}", plain(&call.model)));
             if call.result == "running" {
                 line.set_message(heard(call));
             } else if !line.is_finished() {

@@ -1,14 +1,18 @@
 //! `consort watch`: the decisions of a running Consort, as they are made.
 
+use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
+use http::Uri;
+use tonic::transport::Endpoint;
+use tonic::{Code, Status};
 
 use super::Result;
 use super::account::{seconds, summary, tone_of_call};
-use super::paint::{Paint, Tone};
+use super::paint::{Paint, Screen, Tone, plain};
 use crate::telemetry::decision::decision_log_client::DecisionLogClient;
 use crate::telemetry::decision::watch_response::Told;
 use crate::telemetry::decision::{Call, Decision, Outcome, WatchRequest};
@@ -47,21 +51,18 @@ pub(super) struct Watch {
 impl Watch {
     /// Prints until it is interrupted. That the other Consort ends is an error: nobody has asked for an end.
     pub(super) async fn run(self) -> Result<ExitCode> {
-        let at = if self.admin.starts_with("unix:") {
-            self.admin.clone()
-        } else {
-            format!("http://{}", self.admin)
-        };
-        let client = DecisionLogClient::connect(at).await;
+        let client = DecisionLogClient::connect(self.endpoint()?).await;
         let mut client = client.map_err(|error| Unreachable { admin: self.admin.clone(), error })?;
-        let mut told = client.watch(self.request()).await?.into_inner();
+        let told = client.watch(self.request()).await;
+        let mut told = told.map_err(|status| self.broken_off(&status))?.into_inner();
         let paint = Paint::on(&io::stdout());
         loop {
-            let response = told.message().await.ok().flatten();
+            let response = told.message().await.map_err(|status| self.broken_off(&status))?;
             let response = response.ok_or_else(|| Ended { admin: self.admin.clone() })?;
             match response.told {
                 Some(Told::Decision(decision)) if self.json => {
-                    writeln!(io::stdout(), "{}", serde_json::to_string(&decision)?)?;
+                    let json = serde_json::to_string(&decision)?;
+                    writeln!(io::stdout(), "{}", Screen::on(&io::stdout()).fit(&json))?;
                 }
                 Some(Told::Decision(decision)) => writeln!(io::stdout(), "{}", line(&decision, paint))?,
                 Some(Told::Missed(count)) => {
@@ -69,6 +70,31 @@ impl Watch {
                 }
                 None => {}
             }
+        }
+    }
+
+    /// Where to ask. A socket has no name that the other Consort would know itself by.
+    fn endpoint(&self) -> Result<Endpoint> {
+        if self.admin.starts_with("unix:") {
+            let endpoint = Endpoint::from_shared(self.admin.clone())?;
+            return Ok(endpoint.origin(Uri::from_static("http://localhost")));
+        }
+        Ok(Endpoint::from_shared(format!("http://{}", self.admin))?)
+    }
+
+    /// Why there is nothing more to be told, where that was not for the orderly end of the other Consort.
+    fn broken_off(&self, status: &Status) -> Box<dyn Error + Send + Sync> {
+        let (admin, why) = (self.admin.clone(), status.message().to_owned());
+        // An answer that is not gRPC's has its HTTP status in tonic's words alone.
+        let is_answered = why.contains("with status: ");
+        match status.code() {
+            Code::PermissionDenied => Foreign { admin }.into(),
+            Code::Internal if why.contains("with status: 403") => Foreign { admin }.into(),
+            // What becomes of a broken connection.
+            Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled if !is_answered => {
+                Ended { admin }.into()
+            }
+            _ => Refused { admin, why }.into(),
         }
     }
 
@@ -99,12 +125,29 @@ struct Ended {
     admin: String,
 }
 
+/// It does not answer to that name.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the Consort at {admin} refuses to be called by that name (403 foreign_host): its `admin.hosts` has to list it"
+)]
+struct Foreign {
+    admin: String,
+}
+
+/// It does not tell.
+#[derive(Debug, thiserror::Error)]
+#[error("the Consort at {admin} refuses to be watched: {why}")]
+struct Refused {
+    admin: String,
+    why: String,
+}
+
 /// When it ended, whose it was, what came of it, by whom.
 fn line(decision: &Decision, paint: Paint) -> String {
     let time = paint.toned(&time(decision), Tone::Quiet);
     let calls = decision.members.iter().chain(&decision.judges).map(|call| shown(call, paint));
     let calls: Vec<_> = calls.collect();
-    let Decision { alias, strategy, .. } = decision;
+    let [alias, strategy] = [&decision.alias, &decision.strategy].map(|name| plain(name));
     format!("{time}  {alias}  {strategy}  {}  {}", summary(decision, paint), calls.join(" "))
 }
 
@@ -117,5 +160,33 @@ fn time(decision: &Decision) -> String {
 
 fn shown(call: &Call, paint: Paint) -> String {
     let result = paint.toned(&call.result, tone_of_call(&call.result));
-    format!("{}={result}@{}", call.model, seconds(call.started_ms + call.elapsed_ms).replace(' ', ""))
+    format!("{}={result}@{}", plain(&call.model), seconds(call.started_ms + call.elapsed_ms).replace(' ', ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_have_named_does_not_steer_a_terminal() {
+        let evil = |name: &str| format!("{name}\u{1b}]52;c;aGk=\u{7}\n\u{9b}2J");
+        let call = Call { model: evil("m"), result: evil("r"), ..Call::default() };
+        let decision = Decision {
+            alias: evil("a"),
+            strategy: evil("s"),
+            degraded: vec![evil("d")],
+            outcome: Outcome::Degraded.into(),
+            members: vec![call],
+            ..Decision::default()
+        };
+        let paint = Paint::on(&std::fs::File::open("/dev/null").unwrap());
+        let (line, table) = (line(&decision, paint), super::super::account::told(&decision, paint));
+        assert!(line.contains("  a]52;c;aGk=2J  s]52") && line.contains("m]52;c;aGk=2J=r]52"), "{line:?}");
+        assert!(table.contains("m]52;c;aGk=2J"), "{table:?}");
+        assert!(!line.contains(char::is_control), "{line:?}");
+        assert!(
+            !table.contains(|c: char| c.is_control() && c != '\n') && table.lines().count() == 4,
+            "{table:?}"
+        );
+    }
 }

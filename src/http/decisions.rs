@@ -14,6 +14,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 
+use super::watch::{Streams, TOO_MANY};
 use crate::chat::ApiError;
 use crate::telemetry::decision::{Decision, Outcome};
 use crate::telemetry::{Decisions, Told, Wanted};
@@ -24,12 +25,20 @@ const LIMIT: usize = 100;
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// `GET /v1/decisions?alias=&outcome=&since=&limit=` lists those that are kept, newest last; with
-/// `GET /v1/decisions/stream?alias=&outcome=&since=` they come as they are made, runs that go on included.
-pub fn routes(decisions: Decisions) -> Router {
+/// `GET /v1/decisions/stream?alias=&outcome=&since=` they come as they are made, runs that go on included where no
+/// outcome is asked for.
+pub fn routes(decisions: Decisions, streams: Streams) -> Router {
     Router::new()
         .route("/v1/decisions", get(list))
         .route("/v1/decisions/stream", get(follow))
-        .with_state(decisions)
+        .with_state(Shown { decisions, streams })
+}
+
+/// What the routes tell of.
+#[derive(Clone)]
+struct Shown {
+    decisions: Decisions,
+    streams: Streams,
 }
 
 #[derive(Serialize)]
@@ -37,7 +46,7 @@ struct Listed<'a> {
     decisions: Vec<&'a Decision>,
 }
 
-async fn list(State(decisions): State<Decisions>, RawQuery(query): RawQuery) -> Response {
+async fn list(State(Shown { decisions, .. }): State<Shown>, RawQuery(query): RawQuery) -> Response {
     let Asked { wanted, since, limit } = match Asked::read(query.as_deref(), &["limit"]) {
         Ok(asked) => asked,
         Err(error) => return refusal(&error),
@@ -47,7 +56,7 @@ async fn list(State(decisions): State<Decisions>, RawQuery(query): RawQuery) -> 
 }
 
 async fn follow(
-    State(decisions): State<Decisions>,
+    State(Shown { decisions, streams }): State<Shown>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
@@ -57,9 +66,12 @@ async fn follow(
     };
     // Who comes back says what it has seen, whatever it asked for the first time.
     let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
+    let Some(place) = streams.place() else {
+        return refusal(&ApiError::new(503, "too_many_streams", TOO_MANY));
+    };
     let watch = decisions.watch(Wanted { running: true, ..wanted }, seen.or(since));
-    let events = stream::unfold(watch, async |mut watch| {
-        Some((Ok::<_, Infallible>(event(&watch.next().await?)), watch))
+    let events = stream::unfold((watch, place), async |(mut watch, place)| {
+        Some((Ok::<_, Infallible>(event(&watch.next().await?)), (watch, place)))
     });
     Sse::new(alive(events)).keep_alive(KeepAlive::new().interval(HEARTBEAT)).into_response()
 }

@@ -12,4 +12,4 @@ mod watch;
 
 pub use decisions::routes as decision_routes;
 pub use serve::{Bounds, serve};
-pub use watch::{DecisionLogServer, decision_log};
+pub use watch::{DecisionLogServer, Streams, decision_log};

@@ -1,13 +1,12 @@
 //! Connections, under bounds that a slow or greedy peer cannot stretch.
 
-use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
+use http_body_util::BodyExt;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -15,8 +14,11 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
+
+use super::door::{Connections, InFlight};
 
 /// What one listener spends on its peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,23 +82,33 @@ async fn connection(
         .keep_alive_interval(bounds.header_timeout)
         .keep_alive_timeout(bounds.header_timeout)
         .max_header_list_size(bounds.max_header_bytes);
-    let (asked, routes) = (Arc::new(AtomicBool::new(false)), TowerToHyperService::new(router));
-    let asking = Arc::clone(&asked);
-    let service = service_fn(move |request| {
-        asking.store(true, Ordering::Relaxed);
-        routes.call(request)
-    });
-    let mut served = pin!(builder.serve_connection(TokioIo::new(io), service));
-    // The builder waits for the first bytes, which tell the version, without a bound.
-    let silent = async {
-        tokio::time::sleep(bounds.header_timeout).await;
-        if asked.load(Ordering::Relaxed) {
-            pending().await
+    let (in_flight, routes) = (InFlight::default(), TowerToHyperService::new(router));
+    let service = service_fn(|request| {
+        let (answering, place) = (routes.call(request), in_flight.place());
+        async move {
+            // The place is held until the answer is sent.
+            answering.await.map(|response| {
+                response.map(|body| {
+                    body.map_frame(move |frame| {
+                        let _held = &place;
+                        frame
+                    })
+                })
+            })
         }
+    });
+    let patience = Connections {
+        head_timeout: bounds.header_timeout,
+        idle_timeout: bounds.header_timeout,
+        max_open: bounds.max_connections,
+        certificate: None,
     };
+    let mut served = pin!(builder.serve_connection(TokioIo::new(io), service));
     let ended = tokio::select! {
         ended = &mut served => ended,
-        () = silent => return,
+        // The builder waits for the first bytes, which tell the version, without a bound; and a peer that answers
+        // pings could keep its place for ever over HTTP/2.
+        () = in_flight.idle(&patience, Instant::now()) => return,
         () = stopping.cancelled() => {
             served.as_mut().graceful_shutdown();
             served.await
@@ -109,6 +121,8 @@ async fn connection(
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
+
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
     use tokio::sync::{mpsc, oneshot};
@@ -184,6 +198,21 @@ mod tests {
         let large = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "x".repeat(9000));
         let (status, elapsed) = heard(served().say(&large).await).await;
         assert_eq!((&*status, elapsed), ("HTTP/1.1 431 Request Header Fields Too Large", Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_is_left_over_http2_too_and_one_that_is_answered_is_not() {
+        let served = served();
+        let (peer, theirs) = duplex(1 << 20);
+        served.peers.send(theirs).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(peer)).await.unwrap();
+        let (began, connection) = (Instant::now(), tokio::spawn(connection));
+        let slow = http::Request::get("http://a/slow").body(axum::body::Body::empty()).unwrap();
+        assert_eq!(sender.send_request(slow).await.unwrap().status(), 200);
+        assert!(began.elapsed() >= 5 * S);
+        let _ended = connection.await.unwrap();
+        assert!(began.elapsed() < 7 * S, "{:?}", began.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

@@ -185,9 +185,8 @@ impl Account {
 
     /// There are enough usable candidates; only the first time counts.
     pub fn quorum_met(&mut self) {
-        let now = self.elapsed_ms();
         if self.decision.quorum_ms.is_none() {
-            self.decision.quorum_ms = Some(now);
+            self.decision.quorum_ms = Some(self.elapsed_ms());
             self.changed();
         }
     }
@@ -309,7 +308,8 @@ impl Account {
     /// Notes that a call is made.
     fn made(&mut self, seat: Seat, cost: Option<Cost>) -> Arc<Attempts> {
         let followed = Followed { live: Arc::clone(&self.live), seat };
-        let attempts = Arc::new(Attempts::of(Some(followed), self.trace.as_ref().map(|run| run.call(seat))));
+        let trace = self.trace.as_ref().map(|run| run.call(seat, &self.decision));
+        let attempts = Arc::new(Attempts::of(Some(followed), trace));
         self.made.push(Made { seat, attempts: Arc::clone(&attempts), cost });
         self.charge(seat, cost.map(|_| 0.0));
         attempts

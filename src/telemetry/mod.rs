@@ -33,9 +33,6 @@ pub mod decision {
     )]
 
     include!(concat!(env!("OUT_DIR"), "/consort.decision.v1.rs"));
-
-    /// The description of all of it, for gRPC's reflection.
-    pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/decision.bin"));
 }
 
 /// An error and its causes, in one line.

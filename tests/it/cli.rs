@@ -9,7 +9,7 @@ use consort_testkit::service::Service;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::stack::{ALIAS, Options, config, ms, provider};
+use crate::stack::{ALIAS, KEY, Options, config, ms, provider};
 
 const CONSORT: &str = env!("CARGO_BIN_EXE_consort");
 
@@ -101,6 +101,53 @@ async fn a_run_without_an_answer_fails_and_says_why() {
 }
 
 #[tokio::test]
+async fn who_interrupts_an_answer_is_told_what_came_of_it_until_then() {
+    let bench = Bench::new().await;
+    bench.provider.model("model-judge").reply(Reply::stream(&["It", " is", " so"], ms(1500)));
+    let mut command = bench.ask(&[ALIAS, "why?"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let asked = tokio::task::spawn_blocking(move || {
+        let (mut out, mut first) = (child.stdout.take().unwrap(), [0; 2]);
+        out.read_exact(&mut first).unwrap();
+        let interrupted = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        assert!(interrupted.success());
+        let mut rest = String::new();
+        out.read_to_string(&mut rest).unwrap();
+        (first, rest, child.wait_with_output().unwrap())
+    });
+    let (first, rest, ended) = asked.await.unwrap();
+    assert_eq!((&first, &*rest, ended.status.code()), (b"It", "\n", Some(130)));
+    let told = text(&ended.stderr);
+    assert!(told.contains("cancelled, 3 usable of 2 needed") && told.contains("judge: judge"), "{told}");
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_ends_its_line() {
+    let bench = Bench::new().await;
+    bench.provider.model("model-judge").reply(Reply::stream(&["It", " is"], ms(5)).cut_after(1));
+    let asked = output(bench.ask(&[ALIAS, "why?"])).await;
+    assert_eq!((asked.status.code(), text(&asked.stdout)), (Some(1), "It\n"));
+}
+
+#[tokio::test]
+async fn what_models_say_does_not_steer_a_terminal() {
+    let bench = Bench::new().await;
+    let evil = "\u{1b}]52;c;aGk=\u{7}one\ttwo\u{9b}2J";
+    bench.provider.model("model-judge").reply(Reply::stream(&[evil], ms(0)));
+    assert_eq!(
+        text(&output(bench.ask(&[ALIAS, "why"])).await.stdout),
+        format!("{evil}\n"),
+        "a pipe takes all"
+    );
+    let typed = format!("{CONSORT} ask -c {} {ALIAS} why", bench.file().display());
+    let mut terminal = Command::new("script");
+    terminal.args(["-qec", &typed, "/dev/null"]).stdin(Stdio::null()).env("TERM", "xterm-256color");
+    let shown = output(terminal).await;
+    let shown = text(&shown.stdout);
+    assert!(shown.contains("]52;c;aGk=one\ttwo2J"), "{shown:?}");
+}
+
+#[tokio::test]
 async fn a_terminal_shows_members_as_they_answer_and_colours_only_where_they_are_wanted() {
     let bench = Bench::new().await;
     bench.provider.model("model-b").reply(Reply::text("two").delay(ms(400)));
@@ -124,8 +171,12 @@ struct Watching {
 
 impl Watching {
     fn begin(service: &Service, arguments: &[&str]) -> Self {
+        Self::at(&service.admin().to_string(), arguments)
+    }
+
+    fn at(admin: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(CONSORT);
-        command.args(["watch", "--past", "--admin", &service.admin().to_string()]).args(arguments);
+        command.args(["watch", "--past", "--admin", admin]).args(arguments);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { child, lines }
@@ -184,6 +235,43 @@ async fn decisions_of_a_running_consort_are_shown_as_they_are_made() {
         "{}",
         text(&alone.stderr)
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consort_behind_a_socket_is_watched() {
+    let dir = tempfile::tempdir().unwrap();
+    let admin = format!("unix:{}", dir.path().join("admin.sock").display());
+    let at = admin.clone();
+    let whole = move |base_url: &str| {
+        format!(
+            "listen: {{ext_proc: '127.0.0.1:0', admin: '{at}'}}
+providers: [{{name: p, base_url: '{base_url}', api_key: {KEY}}}]
+models:
+- {{display_name: a, provider: p, model_name: model-a}}
+- {{display_name: {ALIAS}, ensemble: {{panel: [{{model: a}}], judge: {{model: a}}}}}}
+"
+        )
+    };
+    let stack = Options::new().whole(whole).start().await;
+    assert_eq!(stack.ask(json!({})).send().await.status, 200);
+    let mut watching = Watching::at(&admin, &[]);
+    let line = watching.next();
+    assert!(line.contains(&format!("Z  {ALIAS}  judge  ")), "{line}");
+    stack.service.signal("TERM");
+    assert_eq!(watching.ends(), (Some(1), vec![], format!("consort: the Consort at {admin} has ended\n")));
+}
+
+#[tokio::test]
+async fn who_calls_a_consort_by_a_foreign_name_is_told_of_the_remedy() {
+    let provider = provider().await;
+    let service = Service::start(CONSORT, &config(&provider, "", "", "")).await;
+    let admin = format!("0.0.0.0:{}", service.admin().port());
+    let mut command = Command::new(CONSORT);
+    command.args(["watch", "--admin", &admin]);
+    let watched = output(command).await;
+    let why = text(&watched.stderr);
+    assert_eq!(watched.status.code(), Some(1));
+    assert!(why.contains("403 foreign_host") && why.contains("`admin.hosts`"), "{why}");
 }
 
 #[tokio::test]

@@ -5,9 +5,10 @@ const KEPT = 500;
 // Between two tries to connect, in ms.
 const RETRY = 3000;
 
-// Which run a decision is of, while it goes on and afterwards.
+// Which run a decision is of, while it goes on and afterwards. Processes count their runs from one, and callers may
+// give two requests the same id.
 export function runOf(decision) {
-  return `${decision.started_at_ms}/${decision.request_id}`;
+  return `${decision.started_at_ms}/${decision.run}`;
 }
 
 export function isRunning(decision) {

@@ -32,6 +32,7 @@ use crate::ensemble::{Runner, Snapshot};
 use crate::limits::{CallerKey, KeySource};
 
 pub use keys::{Key, Keys};
+pub(super) use server::InFlight;
 pub use server::{Connections, serve};
 pub use tls::{Certificate, CertificateError};
 

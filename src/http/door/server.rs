@@ -145,10 +145,10 @@ async fn connection(
 
 /// How many requests of a connection are in flight.
 #[derive(Debug)]
-struct InFlight(watch::Sender<usize>);
+pub(in crate::http) struct InFlight(watch::Sender<usize>);
 
 /// A request in flight.
-struct Place(watch::Sender<usize>);
+pub(in crate::http) struct Place(watch::Sender<usize>);
 
 impl Default for InFlight {
     fn default() -> Self {
@@ -157,14 +157,14 @@ impl Default for InFlight {
 }
 
 impl InFlight {
-    fn place(&self) -> Place {
+    pub(in crate::http) fn place(&self) -> Place {
         self.0.send_modify(|places| *places += 1);
         Place(self.0.clone())
     }
 
     /// Ends when the caller has had its time: for its first request, or for the next one. What stands before a
     /// request, be it silence or half a head, is no request.
-    async fn idle(&self, bounds: &Connections, began: Instant) {
+    pub(in crate::http) async fn idle(&self, bounds: &Connections, began: Instant) {
         let mut places = self.0.subscribe();
         // TLS has had its part of it.
         let mut bound = bounds.head_timeout.saturating_sub(began.elapsed());

@@ -8,7 +8,7 @@ mod writer;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use self::file::Rotated;
@@ -54,7 +54,7 @@ pub struct Wanted {
     pub alias: Option<String>,
     /// Those that ended like this.
     pub outcome: Option<Outcome>,
-    /// Those of runs that go on, however they will end.
+    /// Those of runs that go on. Where an outcome is wanted, these are not: they have none.
     pub running: bool,
 }
 
@@ -118,7 +118,7 @@ impl Decisions {
 
     /// Tells of what is wanted: first of what is kept and ended after the one with the sequence `since`, where that
     /// is given, then of what happens from now on.
-    pub fn watch(&self, wanted: Wanted, since: Option<u64>) -> Watch {
+    pub fn watch(&self, mut wanted: Wanted, since: Option<u64>) -> Watch {
         let Some(hub) = &self.0 else {
             return Watch::over();
         };
@@ -126,14 +126,16 @@ impl Decisions {
         let earlier = since.into_iter().flat_map(|since| kept.ring.since(since));
         let earlier = earlier.filter(|d| wanted.wants(d)).cloned().collect();
         let missed = since.map_or(0, |since| kept.ring.lost_since(since));
+        wanted.running &= wanted.outcome.is_none();
         let is_following = wanted.running;
         let watcher = Arc::new(Watcher::new(wanted, earlier, missed));
         if kept.is_closed {
             watcher.close();
-        } else {
-            kept.watchers.push(Arc::clone(&watcher));
-            hub.followers.fetch_add(usize::from(is_following), Ordering::Relaxed);
+            // It is none of those that are counted.
+            return Watch::new(watcher, Weak::new());
         }
+        kept.watchers.push(Arc::clone(&watcher));
+        hub.followers.fetch_add(usize::from(is_following), Ordering::Relaxed);
         drop(kept);
         Watch::new(watcher, Arc::downgrade(hub))
     }

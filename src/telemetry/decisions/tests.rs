@@ -118,6 +118,30 @@ async fn only_who_wants_is_told_of_runs_that_go_on_and_then_of_their_newest_stat
     assert_eq!(decisions.0.as_ref().unwrap().kept().watchers.len(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_an_outcome_is_told_of_no_run_before_it_has_one() {
+    let decisions = ring(9);
+    let wanted = Wanted { running: true, outcome: Some(Outcome::Failed), ..Wanted::default() };
+    let mut failed = decisions.watch(wanted, None);
+    assert!(!decisions.are_followed());
+    for (run, end) in [(1, Outcome::Full), (2, Outcome::Failed)] {
+        decisions.tell(Decision { run, ..of("a", Outcome::Running) });
+        decisions.take(Decision { run, ..of("a", end) });
+    }
+    assert_eq!(told(&mut failed).await, ["a failed 0"]);
+}
+
+#[tokio::test]
+async fn who_comes_after_the_end_is_no_follower_and_leaves_as_none() {
+    let decisions = ring(0);
+    let following = Wanted { running: true, ..Wanted::default() };
+    let before = decisions.watch(following.clone(), None);
+    decisions.close(Duration::ZERO).await;
+    drop(decisions.watch(following, None));
+    drop(before);
+    assert!(!decisions.are_followed());
+}
+
 fn lines(path: &std::path::Path) -> Vec<String> {
     let text = fs::read_to_string(path).unwrap();
     let of = |line: &str| serde_json::from_str::<serde_json::Value>(line).map(|d| d["alias"].to_string());

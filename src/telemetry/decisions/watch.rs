@@ -91,16 +91,12 @@ impl Watcher {
 
     /// Tells of a run, where it is wanted. The newest state of a run is the only one worth knowing.
     pub(super) fn tell(&self, decision: &Arc<Decision>) {
-        let is_wanted = self.wanted.wants(decision);
-        if !is_wanted && !self.wanted.running {
+        if !self.wanted.wants(decision) {
             return;
         }
         let mut state = self.state();
         if self.wanted.running {
             state.waiting.retain(|other| other.run != decision.run || other.outcome() != Outcome::Running);
-        }
-        if !is_wanted {
-            return;
         }
         if state.waiting.len() >= self.most_waiting {
             state.waiting.pop_front();

@@ -20,6 +20,8 @@ pub struct CallTrace {
     tracer: SdkTracer,
     run: Context,
     seat: Seat,
+    /// What the decision calls the call's part.
+    role: String,
     begun: AtomicU32,
     /// The model that says that it answers the attempt that goes on.
     answering: Arc<Mutex<Option<String>>>,
@@ -52,8 +54,8 @@ pub struct AttemptSpan {
 }
 
 impl CallTrace {
-    pub(super) fn new(tracer: SdkTracer, run: Context, seat: Seat) -> Self {
-        Self { tracer, run, seat, begun: AtomicU32::new(0), answering: Arc::default() }
+    pub(super) fn new(tracer: SdkTracer, run: Context, seat: Seat, role: String) -> Self {
+        Self { tracer, run, seat, role, begun: AtomicU32::new(0), answering: Arc::default() }
     }
 
     /// Begins the span of the next attempt.
@@ -67,14 +69,10 @@ impl CallTrace {
             KeyValue::new("server.port", i64::from(asked.port)),
             KeyValue::new("consort.model", asked.alias.to_owned()),
             KeyValue::new("consort.attempt", i64::from(attempt)),
+            KeyValue::new("consort.role", self.role.clone()),
         ];
-        match self.seat {
-            Seat::Member(place) => {
-                attributes.push(KeyValue::new("consort.role", "member"));
-                attributes.push(KeyValue::new("consort.member", i64::try_from(place).unwrap_or(i64::MAX)));
-            }
-            // Or a model that answers in a judge's place.
-            Seat::Judge(_) => attributes.push(KeyValue::new("consort.role", "judge")),
+        if let Seat::Member(place) = self.seat {
+            attributes.push(KeyValue::new("consort.member", i64::try_from(place).unwrap_or(i64::MAX)));
         }
         let span = self
             .tracer
@@ -159,4 +157,29 @@ impl Drop for AttemptSpan {
 
 fn lock(model: &Mutex<Option<String>>) -> std::sync::MutexGuard<'_, Option<String>> {
     model.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+
+    use super::*;
+    use crate::telemetry::Traces;
+    use crate::telemetry::decision::{Call, Decision};
+
+    #[test]
+    fn an_attempt_plays_the_part_that_the_decision_names() {
+        let run = Traces::of(SdkTracerProvider::builder().build());
+        let run = run.run("r", "team", "judge", &TraceHeaders::default()).unwrap();
+        let judges = ["judge", "fallback"].map(|role| Call { role: role.to_owned(), ..Call::default() });
+        let decision = Decision { judges: judges.to_vec(), ..Decision::default() };
+        let asked = Asked { model: "m", alias: "a", provider: "openai", host: "h", port: 1, until: None };
+        let role = |seat| {
+            let data = run.call(seat, &decision).attempt(asked).span.exported_data().unwrap();
+            let role = data.attributes.iter().find(|attribute| attribute.key.as_str() == "consort.role");
+            role.map(|role| role.value.to_string())
+        };
+        let roles = [Seat::Member(0), Seat::Judge(0), Seat::Judge(1)].map(role);
+        assert_eq!(roles.map(Option::unwrap), ["member", "judge", "fallback"]);
+    }
 }

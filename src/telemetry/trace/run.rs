@@ -5,8 +5,8 @@ use opentelemetry::{Array, Context, KeyValue, StringValue, Value};
 use opentelemetry_sdk::trace::{SdkTracer, Span};
 
 use super::{CallTrace, Sink, TraceHeaders, Traces};
-use crate::telemetry::Seat;
 use crate::telemetry::decision::{Decision, Outcome};
+use crate::telemetry::{Part, Seat};
 
 /// The span of a run, which goes on until its decision is known.
 #[derive(Debug)]
@@ -45,9 +45,13 @@ impl Traces {
 }
 
 impl RunSpan {
-    /// Where spans of a call's attempts belong.
-    pub(in crate::telemetry) fn call(&self, seat: Seat) -> CallTrace {
-        CallTrace::new(self.tracer.clone(), self.within.clone(), seat)
+    /// Where spans of the attempts of a call belong that the decision notes already.
+    pub(in crate::telemetry) fn call(&self, seat: Seat, decision: &Decision) -> CallTrace {
+        let role = match seat {
+            Seat::Member(_) => Part::Member.label(),
+            Seat::Judge(place) => decision.judges.get(place).map_or(Part::Judge.label(), |call| &call.role),
+        };
+        CallTrace::new(self.tracer.clone(), self.within.clone(), seat, role.to_owned())
     }
 
     /// Ends it with what came of the run.
