@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::pending;
 
 use axum::Router;
+use tracing::warn;
 
 use super::Listener;
 use crate::http;
@@ -34,4 +35,15 @@ pub(super) fn serve(
         pending().await
     };
     Operators { address, serving }
+}
+
+/// Tells the operator of a listener that takes anybody for an operator.
+pub(super) fn warn_of_exposure(listener: Option<&Listener>) {
+    if let Some(listener) = listener.filter(|listener| listener.is_exposed()) {
+        warn!(
+            addr = listener.address(),
+            remedy = "listen on loopback or a Unix socket, or let only operators reach it",
+            "the admin listener is exposed: it shows decisions, and changes the log level, for whoever can reach it"
+        );
+    }
 }

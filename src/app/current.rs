@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use tokio::task::JoinSet;
 use tracing::warn;
 
+use super::door::warn_of_exposure;
 use crate::config::{Address, Config};
 use crate::ensemble::Runner;
 use crate::ext_proc::Setup;
@@ -16,6 +17,9 @@ use crate::limits::{Admission, Cooldowns, Limiter, StoreError};
 use crate::telemetry::metrics::{self, Metrics};
 use crate::telemetry::{Decisions, LogLevel, Traces};
 use crate::upstream::{Caller, HttpCaller, Limited, Retrying, check};
+
+/// How long a drain waits for runs without a bound of their own.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// How long it may take to tell a shared store what the last runs have cost.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -28,6 +32,9 @@ pub(super) struct Current {
     /// The same for the operators' own origin.
     playground: Live,
     shown: Arc<ArcSwap<InForce>>,
+    exposed: Exposed,
+    /// The longest that a run of any configuration yet may take by its own bounds.
+    longest_run: Duration,
     lasting: Lasting,
     cooldowns: Cooldowns,
     http: Arc<HttpCaller>,
@@ -35,6 +42,15 @@ pub(super) struct Current {
     /// What keeps the limits' store.
     keeping: JoinSet<()>,
     background: JoinSet<()>,
+}
+
+/// What others than this machine may reach.
+#[derive(Clone, Debug)]
+pub(super) struct Exposed {
+    /// Where the plain HTTP door is, if they reach it.
+    pub(super) door: Option<String>,
+    /// Whether they reach the operators' listener.
+    pub(super) admin: bool,
 }
 
 /// What the runs of every configuration share.
@@ -53,12 +69,13 @@ impl Current {
     /// When that store cannot be used.
     pub(super) fn new(
         config: &Config,
+        exposed: Exposed,
+        admission: Admission,
         metrics: Metrics,
         decisions: Decisions,
         traces: Traces,
     ) -> Result<Self, StoreError> {
         let (http, cooldowns) = (Arc::new(HttpCaller), Cooldowns::default());
-        let admission = Admission::new(config.max_inflight);
         let (limiter, keeper) = Limiter::open(&config.store)?;
         let mut keeping = JoinSet::new();
         keeping.spawn(keeper.keep());
@@ -69,7 +86,9 @@ impl Current {
         let setup = lasting.setup(config);
         let mut current = Self {
             door: Live::new(door(config, &setup)),
-            playground: Live::new(door(config, &setup).without_keys()),
+            playground: Live::new(exposed.playground(config, &setup)),
+            exposed,
+            longest_run: Duration::ZERO,
             setup: Arc::new(ArcSwap::from_pointee(setup)),
             shown: Arc::new(ArcSwap::from_pointee(in_force(config))),
             lasting,
@@ -86,8 +105,12 @@ impl Current {
     /// Puts another configuration in force. Requests that have begun keep theirs.
     pub(super) async fn replace(&mut self, config: &Config) {
         let setup = self.lasting.setup(config);
+        let had_keys = self.door.has_keys();
         self.door.replace(door(config, &setup));
-        self.playground.replace(door(config, &setup).without_keys());
+        if had_keys {
+            warn_of_exposure(self.exposed.door.as_deref(), self.door.has_keys());
+        }
+        self.playground.replace(self.exposed.playground(config, &setup));
         self.setup.store(Arc::new(setup));
         self.shown.store(Arc::new(in_force(config)));
         self.end_background().await;
@@ -109,6 +132,7 @@ impl Current {
 
     /// Counts what the configuration has, and asks models that have cooled down.
     fn begin(&mut self, config: &Config) {
+        self.longest_run = self.longest_run.max(longest_run(config));
         self.metrics.announce(
             config.direct_models.iter().map(|model| (&*model.name, model.provider.adapter.provider_name())),
             config.snapshot.ensembles().map(|ensemble| (&*ensemble.name, ensemble.strategy.name())),
@@ -123,6 +147,11 @@ impl Current {
         }
     }
 
+    /// The longest that a run may take by its own bounds, whichever configuration it began with.
+    pub(super) fn longest_run(&self) -> Duration {
+        self.longest_run
+    }
+
     /// What Envoy's door goes by.
     pub(super) fn setup(&self) -> Arc<ArcSwap<Setup>> {
         Arc::clone(&self.setup)
@@ -133,7 +162,7 @@ impl Current {
         self.door.clone()
     }
 
-    /// The same without keys, for operators.
+    /// The same for operators, without keys where only this machine reaches them.
     pub(super) fn playground(&self) -> Live {
         self.playground.clone()
     }
@@ -162,6 +191,19 @@ impl Lasting {
     }
 }
 
+impl Exposed {
+    fn playground(&self, config: &Config, setup: &Setup) -> Door {
+        let door = door(config, setup);
+        if self.admin { door } else { door.without_keys() }
+    }
+}
+
+fn longest_run(config: &Config) -> Duration {
+    let ensembles = config.snapshot.ensembles().map(|ensemble| ensemble.longest_run());
+    let models = config.direct_models.iter().map(|model| model.timeout);
+    ensembles.chain(models).map(|bound| bound.unwrap_or(LONGEST)).max().unwrap_or(LONGEST)
+}
+
 fn door(config: &Config, setup: &Setup) -> Door {
     Door::new(Arc::clone(&setup.snapshot), setup.runner.clone(), config.door.clone())
 }
@@ -176,5 +218,31 @@ fn in_force(config: &Config) -> InForce {
         models: config.direct_models.clone(),
         snapshot: Arc::clone(&config.snapshot),
         hosts: config.admin_hosts.iter().cloned().chain(bound).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::Pools;
+
+    fn longest_of(models: &str) -> Duration {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("consort.yaml");
+        let text =
+            format!("providers: [{{name: p, base_url: 'http://127.0.0.1:1/v1'}}]\nmodels: [{models}]\n");
+        std::fs::write(&file, text).unwrap();
+        longest_run(&crate::config::load_with(&file, &Pools::default()).unwrap())
+    }
+
+    #[test]
+    fn direct_models_count_in_the_longest_run() {
+        let (a, b) =
+            ("display_name: a, provider: p, model_name: m", "display_name: b, provider: p, model_name: m");
+        let team = "{display_name: e, ensemble: {panel: [{model: a}, {model: b}], deadline_ms: 5000, \
+                    strategy: first}}";
+        let timed = format!("{{{a}, timeout_ms: 90000}}, {{{b}, timeout_ms: 1000}}");
+        assert_eq!(longest_of(&timed), Duration::from_secs(90));
+        assert_eq!(longest_of(&format!("{{{a}}}, {{{b}}}, {team}")), LONGEST);
     }
 }

@@ -27,11 +27,11 @@ pub(super) async fn open(
     Ok(())
 }
 
-/// Tells the operator of a door that anybody can come in by.
-pub(super) fn warn_of_exposure(listener: Option<&Listener>, has_keys: bool) {
-    if let Some(listener) = listener.filter(|listener| listener.is_exposed() && !has_keys) {
+/// Tells the operator of a door at `exposed` that anybody can come in by.
+pub(super) fn warn_of_exposure(exposed: Option<&str>, has_keys: bool) {
+    if let Some(addr) = exposed.filter(|_| !has_keys) {
         warn!(
-            addr = listener.address(),
+            addr,
             remedy = "set http.api_keys, or listen on loopback behind something that knows its callers",
             "the HTTP door is open to whoever can reach it"
         );

@@ -12,10 +12,12 @@ use super::current::Current;
 use super::grpc::Health;
 use crate::config::Config;
 use crate::http::admin::Readiness;
+use crate::limits::Admission;
 use crate::telemetry::{Decisions, Traces};
 
-/// How long a drain waits for runs without a bound of their own.
-const LONGEST: Duration = Duration::from_secs(60);
+/// How long runs that are cut may take to leave their records: those whose caller hears of it, and then those whose
+/// caller takes nothing more, which end with their connections.
+const CUTTING: Duration = Duration::from_secs(1);
 
 /// How long the last decisions may take to be written, and the last spans to be exported.
 const WRITING: Duration = Duration::from_secs(5);
@@ -26,6 +28,7 @@ pub(super) struct Drain {
     pub(super) health: Health,
     pub(super) stop: Sender<()>,
     pub(super) current: Current,
+    pub(super) admission: Admission,
     pub(super) decisions: Decisions,
     pub(super) traces: Traces,
 }
@@ -36,10 +39,9 @@ impl Drain {
     pub(super) async fn run(
         mut self,
         config: &Config,
-        mut serving: Pin<&mut impl Future<Output = Result<(), Error>>>,
+        mut serving: Pin<Box<impl Future<Output = Result<(), Error>>>>,
     ) -> Result<(), Error> {
-        let (delay, limit) =
-            (config.drain.delay, config.drain.timeout.unwrap_or_else(|| longest_run(config)));
+        let (delay, limit) = (config.drain.delay, config.drain.timeout.unwrap_or(self.current.longest_run()));
         info!(delay_s = delay.as_secs_f64(), limit_s = limit.as_secs_f64(), "draining");
         self.readiness.draining();
         self.health.withdraw().await;
@@ -50,19 +52,36 @@ impl Drain {
         drop(self.stop);
         self.health.end().await;
         self.current.end_background().await;
-        match tokio::time::timeout(limit, serving).await {
-            Ok(ended) => ended?,
-            Err(_elapsed) => warn!("some runs were still going on at the end of the drain"),
-        }
+        let over = Self::last_runs(&self.admission, limit, serving).await;
         self.current.end_limits().await;
         self.decisions.close(WRITING).await;
         self.traces.shutdown(WRITING).await;
         info!("stopped");
+        over
+    }
+
+    /// Lets the last runs finish, wherever they came in, and ends those that take longer.
+    async fn last_runs(
+        admission: &Admission,
+        limit: Duration,
+        serving: Pin<Box<impl Future<Output = Result<(), Error>>>>,
+    ) -> Result<(), Error> {
+        let mut ending = Box::pin(async {
+            let over = serving.await;
+            admission.idle().await;
+            over
+        });
+        if let Ok(over) = tokio::time::timeout(limit, &mut ending).await {
+            return over;
+        }
+        warn!("some runs were still going on at the end of the drain");
+        admission.cut();
+        if let Ok(over) = tokio::time::timeout(CUTTING, ending).await {
+            return over;
+        }
+        if tokio::time::timeout(CUTTING, admission.idle()).await.is_err() {
+            warn!("some runs end without a record");
+        }
         Ok(())
     }
-}
-
-/// The longest that a run may take by its own bounds.
-fn longest_run(config: &Config) -> Duration {
-    config.snapshot.ensembles().map(|e| e.longest_run().unwrap_or(LONGEST)).max().unwrap_or(LONGEST)
 }

@@ -74,6 +74,11 @@ impl Listener {
         }
     }
 
+    /// Where it listens, where others than this machine may reach it.
+    pub(super) fn exposed(&self) -> Option<String> {
+        self.is_exposed().then(|| self.address())
+    }
+
     /// Where it listens.
     pub fn address(&self) -> String {
         match self {

@@ -12,8 +12,8 @@ mod watch;
 
 use std::io;
 use std::path::PathBuf;
-use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -21,7 +21,7 @@ use tokio::sync::watch::{Receiver, channel};
 use tonic::service::Routes;
 use tracing::info;
 
-use self::current::Current;
+use self::current::{Current, Exposed};
 use self::drain::Drain;
 use self::grpc::Grpc;
 use self::reload::Reloader;
@@ -30,11 +30,15 @@ use self::watch::Fingerprint;
 use crate::config::{Config, Problems};
 use crate::http;
 use crate::http::admin::Readiness;
-use crate::limits::StoreError;
-use crate::telemetry::{Decisions, LogLevel, Traces, metrics};
+use crate::limits::{Admission, StoreError};
+use crate::telemetry::metrics::{self, Metrics};
+use crate::telemetry::{Decisions, LogLevel, Traces};
 use crate::upstream::Pools;
 
 pub use listener::{Listener, Listeners};
+
+/// How long the runs that a second signal ends may take to leave their records, and those to be written.
+const FORCED: Duration = Duration::from_millis(500);
 
 /// Why the service ended.
 #[derive(Debug, thiserror::Error)]
@@ -129,9 +133,16 @@ pub async fn serve(from: FromFile, level: LogLevel) -> Result<(), Error> {
         let _heard = end.send(());
         ends.next().await;
     };
+    let kept = Kept::open(&config)?;
     tokio::select! {
-        over = run(listeners, config, level, Some(follow), ended) => over,
-        () = ended_twice => Err(Error::Forced),
+        over = run_recorded(listeners, config, level, Some(follow), ended, kept.clone()) => over,
+        () = ended_twice => {
+            kept.admission.cut();
+            // What has no record by then ends without one.
+            let _elapsed = tokio::time::timeout(FORCED, kept.admission.idle()).await;
+            kept.decisions.close(FORCED).await;
+            Err(Error::Forced)
+        }
     }
 }
 
@@ -146,25 +157,58 @@ pub async fn run(
     follow: Option<Follow>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let metrics = metrics::install();
+    let kept = Kept::open(&config)?;
+    run_recorded(listeners, config, level, follow, shutdown, kept).await
+}
+
+/// What is kept of runs.
+#[derive(Clone)]
+struct Kept {
+    metrics: Metrics,
+    admission: Admission,
+    decisions: Decisions,
+}
+
+impl Kept {
+    fn open(config: &Config) -> Result<Self, Error> {
+        // First of all: what counts, counts there from its beginning.
+        let metrics = metrics::install();
+        let decisions = Decisions::open(&config.decisions).map_err(|source| {
+            let path = config.decisions.file.as_ref().map(|file| file.path.display().to_string());
+            Error::Decisions { path: path.unwrap_or_else(|| "standard output".to_owned()), source }
+        })?;
+        Ok(Self { metrics, admission: Admission::new(config.max_inflight), decisions })
+    }
+}
+
+async fn run_recorded(
+    listeners: Listeners,
+    config: Config,
+    level: LogLevel,
+    follow: Option<Follow>,
+    shutdown: impl Future<Output = ()>,
+    kept: Kept,
+) -> Result<(), Error> {
+    let Kept { metrics, admission, decisions } = kept;
     let readiness = Arc::new(Readiness::of_first());
-    let decisions = Decisions::open(&config.decisions).map_err(|source| {
-        let path = config.decisions.file.as_ref().map(|file| file.path.display().to_string());
-        Error::Decisions { path: path.unwrap_or_else(|| "standard output".to_owned()), source }
-    })?;
     let traces = Traces::from_environment();
-    let current = Current::new(&config, metrics, decisions.clone(), traces.clone())?;
+    let door = listeners.http.as_ref().and_then(Listener::exposed);
+    let exposed = Exposed { door, admin: listeners.admin.as_ref().is_some_and(Listener::is_exposed) };
+    door::warn_of_exposure(exposed.door.as_deref(), !config.door.keys.is_empty());
+    admin::warn_of_exposure(listeners.admin.as_ref());
+    let is_exposed = exposed.admin;
+    let current =
+        Current::new(&config, exposed, admission.clone(), metrics, decisions.clone(), traces.clone())?;
+    let (stop, stopped) = channel(());
     let streams = http::Streams::default();
     let log = Routes::new(http::decision_log(decisions.clone(), streams.clone())).into_axum_router();
     let more = http::console::routes()
-        .merge(http::door::routes(current.playground()))
+        .merge(http::admin::playground(current.playground(), is_exposed, stopped.clone()))
         .merge(http::decision_routes(decisions.clone(), streams))
         .merge(log);
     let operators = admin::serve(listeners.admin, current.admin(Arc::clone(&readiness), level.clone()), more);
     let (addr, admin) = (listeners.ext_proc.address(), operators.address.clone());
     let http = listeners.http.as_ref().map(Listener::address);
-    door::warn_of_exposure(listeners.http.as_ref(), !config.door.keys.is_empty());
-    let (stop, stopped) = channel(());
     let grpc = Grpc::new(current.setup(), grpc::max_message_bytes(&config)).await?;
     let (health, envoy) = grpc.serve(listeners.ext_proc, until_gone(stopped.clone()));
     let callers = door::open(current.door(), listeners.http, config.connections.clone(), until_gone(stopped));
@@ -172,14 +216,14 @@ pub async fn run(
     info!(addr, http, admin, ensembles = config.snapshot.ensembles().count(), "listening");
     let mut reloader = Reloader::new(config, current, Arc::clone(&readiness), level);
     let serving = async {
-        let mut serving = pin!(serving);
+        let mut serving = Box::pin(serving);
         tokio::select! {
             ended = &mut serving => return ended,
             never = reloader.follow(follow) => match never {},
             () = shutdown => {}
         }
         let Reloader { config, current, .. } = reloader;
-        Drain { readiness, health, stop, current, decisions, traces }.run(&config, serving).await
+        Drain { readiness, health, stop, current, admission, decisions, traces }.run(&config, serving).await
     };
     tokio::select! {
         ended = serving => ended,

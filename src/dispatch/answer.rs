@@ -27,8 +27,41 @@ pub struct Pacing {
     pub heartbeat: Option<Duration>,
 }
 
-/// Answers what an ensemble has taken. The replies end with the terminal one; dropping them cancels the run.
+/// Answers what an ensemble has taken. The replies end with the terminal one; dropping them cancels the run. So does
+/// the end of a drain, of which the caller is told.
 pub fn replies(taken: Taken, runner: Runner, pacing: Pacing) -> impl Stream<Item = Reply> + Send {
+    stream! {
+        let (ensemble, request_id) = (Arc::clone(&taken.ensemble), Arc::clone(&taken.context.request_id));
+        let mut cut = pin!(runner.is_cut());
+        let mut is_committed = false;
+        {
+            let mut replies = pin!(to_the_end(taken, runner, pacing));
+            loop {
+                tokio::select! {
+                    biased;
+                    () = &mut cut => break,
+                    reply = replies.next() => match reply {
+                        Some(reply) => {
+                            is_committed |= matches!(reply, Reply::Head(_));
+                            yield reply;
+                        }
+                        None => return,
+                    },
+                }
+            }
+        }
+        let head = Head::of(&ensemble);
+        let error = ApiError::new(503, "draining", "the service is ending; send the request again")
+            .retry_after(Some(1));
+        yield if is_committed {
+            broken_off(&error, head)
+        } else {
+            Reply::Whole(Box::new(Whole::error(&error, Some(&head), &request_id)))
+        };
+    }
+}
+
+fn to_the_end(taken: Taken, runner: Runner, pacing: Pacing) -> impl Stream<Item = Reply> + Send {
     stream! {
         let Taken { ensemble, context, request, delivery } = taken;
         let request_id = Arc::clone(&context.request_id);

@@ -71,6 +71,11 @@ impl Runner {
         }
     }
 
+    /// Waits until runs are to end, finished or not.
+    pub fn is_cut(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.admission.is_cut()
+    }
+
     /// With the decisions of its runs going there.
     #[must_use]
     pub fn recording(self, decisions: Decisions) -> Self {

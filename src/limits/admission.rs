@@ -3,28 +3,40 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
 use crate::telemetry::metrics::{self, Gauge};
 
 /// The cap on runs in flight: past it a run is refused at once, never queued, so that overload
 /// shows where it can be acted on.
 #[derive(Clone, Debug)]
 pub struct Admission {
-    inflight: Arc<AtomicUsize>,
+    runs: Arc<Runs>,
     shown: Gauge,
     max: usize,
+}
+
+/// The runs that are in flight, under every cap.
+#[derive(Debug, Default)]
+struct Runs {
+    inflight: AtomicUsize,
+    /// The last of them has ended.
+    idle: Notify,
+    cut: CancellationToken,
 }
 
 /// A place among the runs in flight; dropping it frees the place.
 #[derive(Debug)]
 pub struct Permit {
-    inflight: Arc<AtomicUsize>,
+    runs: Arc<Runs>,
     shown: Gauge,
 }
 
 impl Admission {
     /// Admits at most `max_inflight` runs at a time.
     pub fn new(max_inflight: usize) -> Self {
-        Self { inflight: Arc::default(), shown: metrics::inflight(), max: max_inflight }
+        Self { runs: Arc::default(), shown: metrics::inflight(), max: max_inflight }
     }
 
     /// Another cap on the same runs: those that are in flight now count, and all of them end.
@@ -36,16 +48,40 @@ impl Admission {
     /// A place, unless all are taken.
     pub fn admit(&self) -> Option<Permit> {
         let one_more = |inflight| (inflight < self.max).then_some(inflight + 1);
-        self.inflight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        self.runs.inflight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
         self.shown.increment(1.0);
-        Some(Permit { inflight: Arc::clone(&self.inflight), shown: self.shown.clone() })
+        Some(Permit { runs: Arc::clone(&self.runs), shown: self.shown.clone() })
+    }
+
+    /// Waits until no run is in flight.
+    pub async fn idle(&self) {
+        loop {
+            // Made before it is looked, so that an end in between is heard.
+            let idle = self.runs.idle.notified();
+            if self.runs.inflight.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// Ends the runs that are in flight, under whatever cap, and those that begin from now on.
+    pub fn cut(&self) {
+        self.runs.cut.cancel();
+    }
+
+    /// Waits until runs are to end; without this value, so that it may be waited for beside them.
+    pub fn is_cut(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.runs.cut.clone().cancelled_owned()
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.inflight.fetch_sub(1, Ordering::Relaxed);
         self.shown.decrement(1.0);
+        if self.runs.inflight.fetch_sub(1, Ordering::Release) == 1 {
+            self.runs.idle.notify_waiters();
+        }
     }
 }
 
@@ -74,6 +110,18 @@ mod tests {
         assert!(third.is_some() && admission.with_max(2).admit().is_none());
         drop((second, third));
         assert!(lower.admit().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_idle_when_the_last_run_has_ended_under_whatever_cap() {
+        let admission = Admission::new(2);
+        admission.idle().await;
+        let (first, second) = (admission.admit().unwrap(), admission.with_max(9).admit().unwrap());
+        let waits = async |limit| tokio::time::timeout(limit, admission.idle()).await.is_err();
+        drop(first);
+        assert!(waits(std::time::Duration::from_secs(1)).await);
+        let ending = async { drop(second) };
+        tokio::join!(admission.idle(), ending);
     }
 
     #[test]

@@ -317,6 +317,36 @@ async fn an_open_door_beyond_loopback_is_warned_of() {
     let binary = env!("CARGO_BIN_EXE_consort");
     assert!(Service::start(binary, &exposed).await.logs().iter().any(warned));
     let keyed = format!("{exposed}http: {{api_keys: ['sha256:{}']}}", "ab".repeat(32));
-    assert!(!Service::start(binary, &keyed).await.logs().iter().any(warned));
+    let service = Service::start(binary, &keyed).await;
+    assert!(!service.logs().iter().any(warned));
+    std::fs::write(service.config_path(), &exposed).expect("the configuration is written");
+    service.wait_for_log(warned).await;
     assert!(!Door::open("").await.service.logs().iter().any(warned), "loopback");
+}
+
+#[tokio::test]
+async fn an_exposed_admin_listener_is_warned_of_and_asks_models_only_with_a_key() {
+    let provider = provider().await;
+    let local = config(&provider, "", "", "");
+    let exposed = local.replace("listen: {", "listen: {admin: '0.0.0.0:0', ");
+    let keyed = format!("{exposed}http: {{api_keys: ['sha256:{}']}}", "ab".repeat(32));
+    let warned = |line: &Value| {
+        line["fields"]["message"].as_str().is_some_and(|m| m.contains("admin listener is exposed"))
+    };
+    let binary = env!("CARGO_BIN_EXE_consort");
+    for (config, is_exposed, status) in [(&local, false, 200), (&exposed, true, 403), (&keyed, true, 401)] {
+        let service = Service::start(binary, config).await;
+        assert_eq!(service.logs().iter().any(warned), is_exposed);
+        let admin = SocketAddr::from(([127, 0, 0, 1], service.admin().port()));
+        for told in [http::get(admin, "/v1/models"), http::post(admin, CHAT).json(&json!({}))] {
+            let told = told.send().await;
+            let is_get = told.status == 200;
+            assert!(
+                told.status == status || (status == 200 && !is_get && told.status == 400),
+                "{}",
+                told.text()
+            );
+        }
+        assert_eq!(http::get(admin, "/config").send().await.status, 200);
+    }
 }

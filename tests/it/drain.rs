@@ -6,9 +6,9 @@ use consort_testkit::eventually;
 use consort_testkit::http::{self, Live};
 use consort_testkit::provider::Reply;
 use futures_util::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::stack::{Options, Stack, ms};
+use crate::stack::{ALIAS, CHAT, Options, Stack, ms};
 
 const LONG: std::time::Duration = ms(20_000);
 
@@ -107,6 +107,79 @@ async fn a_drain_ends_at_its_time_and_at_a_second_signal() {
     assert_eq!(forced.service.wait_exit(ms(5000)).await.code(), Some(1));
     assert!(forced.service.stderr().contains("a second time"), "{}", forced.service.stderr());
     drop(running);
+}
+
+/// The outcomes of the decisions in a file.
+fn outcomes(path: &std::path::Path) -> Vec<String> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let decisions = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    decisions.map(|decision| decision["outcome"].to_string()).collect()
+}
+
+#[tokio::test]
+async fn runs_that_are_cut_leave_their_decisions_and_their_callers_are_told() {
+    for is_forced in [false, true] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("decisions.jsonl");
+        let timeout = if is_forced { 20_000 } else { 300 };
+        let more = format!(
+            "drain: {{timeout_ms: {timeout}}}\ndecisions: {{file: {{path: '{}'}}, stdout: true}}",
+            path.display()
+        );
+        let stack = Options::new().config(&more).start().await;
+        let running = streams(&stack, 2, 400).await;
+        let mut plain = http::post(stack.service.http(), CHAT).json(&json!({
+            "model": ALIAS, "stream": true, "messages": [{"role": "user", "content": "?"}],
+        }));
+        plain = plain.header("accept", "text/event-stream");
+        let mut plain = plain.open().await;
+        assert!(next_content(&mut plain).await);
+        stack.service.signal("TERM");
+        if is_forced {
+            told_to_go_away(&stack).await;
+            stack.service.signal("TERM");
+        }
+        let told = async {
+            let mut last = String::new();
+            while let Some(event) = plain.event().await {
+                last = event.data.clone().unwrap_or_default();
+            }
+            last
+        };
+        let (last, status) = tokio::join!(told, stack.service.wait_exit(ms(5000)));
+        assert_eq!(status.code(), Some(i32::from(is_forced)));
+        assert_eq!(
+            outcomes(&path),
+            ["\"cancelled\"", "\"cancelled\"", "\"cancelled\""],
+            "forced: {is_forced}"
+        );
+        if !is_forced {
+            assert!(last.contains("draining"), "{last}");
+        }
+        drop(running);
+    }
+}
+
+#[tokio::test]
+async fn the_playground_takes_nothing_new_in_a_drain_and_what_runs_there_finishes() {
+    let stack = Options::new().start().await;
+    stack.provider.model("model-judge").reply(Reply::stream(&vec!["word "; 60], ms(50)));
+    let ask = || {
+        http::post(stack.service.admin(), CHAT).json(&json!({
+            "model": ALIAS, "stream": true, "messages": [{"role": "user", "content": "?"}],
+        }))
+    };
+    let mut running = ask().open().await;
+    assert!(next_content(&mut running).await);
+    stack.service.signal("TERM");
+    let refused = eventually("the playground to take nothing new", LONG, async || {
+        let told = ask().send().await;
+        (told.status == 503).then_some(told)
+    })
+    .await;
+    assert_eq!((refused.header("retry-after"), &refused.json()["error"]["code"]), ("1", &json!("draining")));
+    assert_eq!(rest(running).await, (60, None));
+    assert_eq!(stack.service.wait_exit(LONG).await.code(), Some(0));
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod guard;
 mod level;
 mod models;
+mod playground;
 mod readiness;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::telemetry::LogLevel;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::DirectModel;
 
+pub use playground::playground;
 pub use readiness::Readiness;
 
 /// What this listener spends on its peers.

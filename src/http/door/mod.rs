@@ -91,6 +91,11 @@ impl Live {
         Self(Arc::new(ArcSwap::from_pointee(door)))
     }
 
+    /// Whether it takes a key to come in.
+    pub fn has_keys(&self) -> bool {
+        self.0.load().has_keys()
+    }
+
     /// Another door for the requests to come.
     pub fn replace(&self, door: Door) {
         self.0.store(Arc::new(door));

@@ -153,7 +153,9 @@ impl Decisions {
             std::mem::take(&mut kept.writers)
         };
         let until = tokio::time::Instant::now() + limit;
-        for ending in writers.into_iter().map(Writer::end) {
+        // All of them are told before one is waited for.
+        let endings: Vec<_> = writers.into_iter().map(Writer::end).collect();
+        for ending in endings {
             while !ending.is_finished() && tokio::time::Instant::now() < until {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
