@@ -239,10 +239,10 @@ mod tests {
     fn direct_models_count_in_the_longest_run() {
         let (a, b) =
             ("display_name: a, provider: p, model_name: m", "display_name: b, provider: p, model_name: m");
-        let team = "{display_name: e, ensemble: {panel: [{model: a}, {model: b}], deadline_ms: 5000, \
-                    strategy: first}}";
-        let timed = format!("{{{a}, timeout_ms: 90000}}, {{{b}, timeout_ms: 1000}}");
+        let team = "{display_name: e, ensemble: {panel: [{model: a}, {model: b}], deadline_ms: 5000, min_responses: 1, \
+                    judge: {model: a}}}";
+        let timed = format!("{{{a}, timeout: 90000}}, {{{b}, timeout: 1000}}");
         assert_eq!(longest_of(&timed), Duration::from_secs(90));
-        assert_eq!(longest_of(&format!("{{{a}}}, {{{b}}}, {team}")), LONGEST);
+        assert_eq!(longest_of(&format!("{{{a}, timeout: 0}}, {{{b}, timeout: 0}}, {team}")), LONGEST);
     }
 }

@@ -173,7 +173,8 @@ async fn the_playground_takes_nothing_new_in_a_drain_and_what_runs_there_finishe
     assert!(next_content(&mut running).await);
     stack.service.signal("TERM");
     let refused = eventually("the playground to take nothing new", LONG, async || {
-        let told = ask().send().await;
+        // Taken, it is wrong and no run.
+        let told = http::post(stack.service.admin(), CHAT).json(&json!({})).send().await;
         (told.status == 503).then_some(told)
     })
     .await;
