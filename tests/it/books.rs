@@ -101,7 +101,7 @@ models:
 async fn ask(stack: &Stack, run: usize) -> Option<u16> {
     let alias = if fate(run) == Fate::JudgeFailed { "strict" } else { ALIAS };
     let question = json!([{"role": "user", "content": format!("run-{run}: why?")}]);
-    let fields = json!({"model": alias, "messages": question, "stream": run % 2 == 0});
+    let fields = json!({"model": alias, "messages": question, "stream": run.is_multiple_of(2)});
     let call = stack.ask(fields).header("x-request-id", &format!("run-{run}"));
     let Fate::Left(after) = fate(run) else {
         return Some(call.send().await.status.as_u16());

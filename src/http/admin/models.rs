@@ -57,7 +57,7 @@ async fn used(model: &DirectModel, limiter: &Limiter) -> Map<String, Value> {
     };
     let known = levels.into_iter().map(|level| {
         // What is in flight has no end that is known.
-        let reset_s = (level.limit != CONCURRENCY).then(|| level.reset.as_secs_f64());
+        let reset_s = (level.limit != CONCURRENCY).then_some(level.reset.as_secs_f64());
         let told = json!({ "used": level.used, "limit": level.of, "reset_s": reset_s });
         (level.limit.to_owned(), told)
     });
