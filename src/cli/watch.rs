@@ -17,17 +17,6 @@ use crate::telemetry::decision::decision_log_client::DecisionLogClient;
 use crate::telemetry::decision::watch_response::Told;
 use crate::telemetry::decision::{Call, Decision, Outcome, WatchRequest};
 
-/// How runs end, by their words.
-const OUTCOMES: [Outcome; 7] = [
-    Outcome::Full,
-    Outcome::Quorum,
-    Outcome::Degraded,
-    Outcome::Single,
-    Outcome::Cascade,
-    Outcome::Failed,
-    Outcome::Cancelled,
-];
-
 /// Show the decisions of a running Consort, as they are made: one line for each run.
 #[derive(Debug, Args)]
 pub(super) struct Watch {
@@ -38,7 +27,7 @@ pub(super) struct Watch {
     #[arg(long)]
     alias: Option<String>,
     /// Runs that ended like this only.
-    #[arg(long, value_parser = PossibleValuesParser::new(OUTCOMES.map(Outcome::label)))]
+    #[arg(long, value_parser = PossibleValuesParser::new(Outcome::ENDS.map(Outcome::label)))]
     outcome: Option<String>,
     /// First those that are still kept of the past, too.
     #[arg(long)]
@@ -99,7 +88,8 @@ impl Watch {
     }
 
     fn request(&self) -> WatchRequest {
-        let outcome = OUTCOMES.into_iter().find(|outcome| self.outcome.as_deref() == Some(outcome.label()));
+        let outcome =
+            Outcome::ENDS.into_iter().find(|outcome| self.outcome.as_deref() == Some(outcome.label()));
         WatchRequest {
             alias: self.alias.clone().unwrap_or_default(),
             outcome: outcome.unwrap_or_default().into(),

@@ -28,17 +28,6 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// The provider of a model that was never announced.
 const UNKNOWN: &str = "_OTHER";
 
-/// How runs end.
-const OUTCOMES: [Outcome; 7] = [
-    Outcome::Full,
-    Outcome::Quorum,
-    Outcome::Degraded,
-    Outcome::Single,
-    Outcome::Cascade,
-    Outcome::Failed,
-    Outcome::Cancelled,
-];
-
 /// The causes of errors that alerts wait for the first of.
 const ALARMING: [&str; 2] = [DEFECT, "overloaded"];
 /// Why something stands in for what an ensemble was made for.
@@ -244,7 +233,7 @@ fn announce_model(scribe: &mut Scribe, model: &str, provider: &str) {
 }
 
 fn announce_ensemble(scribe: &mut Scribe, alias: &str, strategy: &str) {
-    for outcome in OUTCOMES {
+    for outcome in Outcome::ENDS {
         scribe.count(&REQUESTS, &[alias, strategy, outcome.label()], 0);
     }
     for code in ALARMING {

@@ -250,7 +250,7 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
 proptest! {
     #[test]
     fn sums_over_metrics_are_sums_over_decisions(
-        runs in prop::collection::vec((calls(), calls(), prop::sample::select(OUTCOMES.to_vec())), 0..20),
+        runs in prop::collection::vec((calls(), calls(), prop::sample::select(Outcome::ENDS.to_vec())), 0..20),
     ) {
         let metrics = announced();
         let mut expected = [0.0; 6];
