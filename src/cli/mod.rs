@@ -42,7 +42,11 @@ enum Command {
     /// Report everything that is wrong with a configuration, and do nothing else.
     Check(ConfigFile),
     /// Print the JSON Schema of the configuration.
-    Schema,
+    Schema {
+        /// Print the reference of all keys, for people.
+        #[arg(long)]
+        markdown: bool,
+    },
     Ask(Ask),
     Watch(Watch),
     Replay(Replay),
@@ -69,7 +73,7 @@ impl Cli {
                 let loaded = config::load(&config);
                 check(&config, loaded, &mut io::stdout(), &mut io::stderr())
             }
-            Command::Schema => schema(&mut io::stdout()),
+            Command::Schema { markdown } => schema(markdown, &mut io::stdout()),
             Command::Ask(ask) => match config::load(&ask.file.config) {
                 Ok(config) => told(Box::pin(ask.run(&config)).await),
                 Err(problems) => report(&ask.file.config, &problems, &mut io::stderr()),
@@ -142,8 +146,12 @@ fn report(file: &Path, problems: &Problems, err: &mut impl Write) -> io::Result<
     Ok(ExitCode::from(EXIT_CONFIG))
 }
 
-fn schema(out: &mut impl Write) -> io::Result<ExitCode> {
-    writeln!(out, "{:#}", config::json_schema())?;
+fn schema(markdown: bool, out: &mut impl Write) -> io::Result<ExitCode> {
+    if markdown {
+        write!(out, "{}", config::reference())?;
+    } else {
+        writeln!(out, "{:#}", config::json_schema())?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -12,6 +12,7 @@ mod interpolate;
 mod json_schema;
 mod load;
 mod problem;
+mod reference;
 mod resolve;
 pub mod schema;
 mod secret;
@@ -35,6 +36,7 @@ use crate::upstream::{DirectModel, Pools};
 pub use json_schema::json_schema;
 pub use load::{Environment, Format, Source, load, load_with};
 pub use problem::{Path, Problem, Problems, Segment};
+pub use reference::reference;
 
 pub use secret::Secret;
 

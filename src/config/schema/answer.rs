@@ -12,7 +12,7 @@ use crate::config::json_schema::one_choice;
 pub enum Answer {
     /// By a kind's own rules.
     Word(AnswerWord),
-    /// By the operator's.
+    /// A kind, and where in an answer it stands.
     Spec(AnswerSpec),
 }
 
@@ -46,7 +46,7 @@ pub enum AnswerWord {
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["kind"]))]
 pub struct AnswerSpec {
-    /// The kind.
+    /// What kind of answer it is.
     pub kind: AnswerKind,
     /// `choice`, `number` and `regex`, which needs it: a regular expression whose last match is the answer,
     /// or its group if it has one.

@@ -46,7 +46,7 @@ impl Default for Cooldown {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BackgroundCheck {
-    /// How often it is looked whether a question is due, in seconds.
+    /// How long to wait between two looks whether a question is due, in seconds.
     #[schemars(range(min = 1, max = MAX_SECONDS))]
     pub interval_seconds: u64,
     /// The question.

@@ -33,7 +33,7 @@ pub struct Model {
     /// after a pause that grows, or after `retry-after` where that is at most 8 s and within the call's bounds.
     #[schemars(range(min = 0, max = 10))]
     pub retries: u32,
-    /// Direct model: when it is left alone.
+    /// Direct model: when it is left alone since it keeps failing.
     pub cooldown: Cooldown,
     /// Direct model: how much it may be asked, by all ensembles together. A call counts once, with its retries.
     pub rate_limit: Option<RateLimit>,
@@ -49,7 +49,7 @@ pub struct Model {
     pub max_tokens_default: Option<u64>,
     /// Direct model: what its tokens cost. Decisions, access logs and metrics tell the sum of each run.
     pub cost: Option<Cost>,
-    /// Makes the alias an ensemble.
+    /// Makes the alias an ensemble: a panel of direct models, and the strategy that makes one answer of theirs.
     pub ensemble: Option<Ensemble>,
 }
 
@@ -125,11 +125,11 @@ pub enum Unsupported {
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ResponseFormat {
-    /// None: it is told the form in words alone.
+    /// It takes none, and is told the form in words alone.
     #[default]
     None,
-    /// `json_object`.
+    /// That it be a JSON object.
     JsonObject,
-    /// `json_schema`, strict.
+    /// That it keep to a JSON Schema, strictly.
     JsonSchema,
 }

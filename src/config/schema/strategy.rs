@@ -123,7 +123,7 @@ pub enum Confidence {
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Average {
-    /// Which middle.
+    /// Which middle of the numbers is the answer.
     pub of: AverageOf,
 }
 
