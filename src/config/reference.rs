@@ -233,3 +233,70 @@ fn link(path: &str) -> String {
     let anchor: String = path.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
     format!("[`{path}`](#{anchor})")
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// The names of all keys below a node that may be written.
+    fn names(node: &Value, found: &mut Vec<String>) {
+        for (name, node) in properties(node).filter(|(_, node)| node.get("not").is_none()) {
+            found.push(name.clone());
+            names(node, found);
+        }
+        node.get("items").into_iter().chain(branches(node)).for_each(|node| names(node, found));
+    }
+
+    #[test]
+    fn every_key_is_described() {
+        let (text, mut found) = (reference(), Vec::new());
+        names(&json_schema(), &mut found);
+        assert!(found.len() > 150, "the keys were found");
+        for name in found.iter().skip_while(|name| *name == "listen") {
+            let ways = [format!("| `{name}` |"), format!("{{{name}: …}}"), format!("`{name}`")];
+            assert!(ways.iter().any(|way| text.contains(way)), "{name}");
+        }
+        for row in text.lines().filter(|line| line.starts_with("| `")) {
+            let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+            assert!(
+                matches!(&*cells, [_, value, _, meaning] if !value.is_empty() && !meaning.is_empty()),
+                "{row}"
+            );
+        }
+    }
+
+    #[test]
+    fn values_are_told_with_their_bounds() {
+        let word = |word: &str| json!({ "const": word });
+        let rows = [
+            (json!({ "type": "integer", "minimum": 1, "maximum": 9 }), "integer, 1 to 9"),
+            (json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 1 }), "number, above 0, at most 1"),
+            (
+                json!({ "type": "array", "minItems": 1, "items": { "type": "string" } }),
+                "list of text, at least 1",
+            ),
+            (
+                json!({ "type": "array", "items": { "type": "integer", "minimum": 4 } }),
+                "list of integers, at least 4",
+            ),
+            (
+                json!({ "oneOf": [word("a"), word("b"), { "properties": { "c": { "type": "string" } } }] }),
+                "word or `{c: …}` of a text",
+            ),
+            (json!({ "type": "object", "additionalProperties": true }), "mapping of request fields"),
+        ];
+        for (node, expected) in rows {
+            assert_eq!(form(&node), expected);
+        }
+    }
+
+    #[test]
+    fn a_mapping_that_is_written_twice_is_described_once() {
+        let text = reference();
+        assert_eq!(text.matches("### `models[].ensemble.judge`").count(), 1);
+        assert!(!text.contains("### `models[].ensemble.judges"));
+        assert!(text.contains("| `judges` | list of mappings, at least 1: [`models[].ensemble.judge`]"));
+    }
+}
