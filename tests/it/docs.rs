@@ -86,10 +86,8 @@ fn anchor(heading: &str) -> String {
 /// Every document of the checkout, apart from what others have written.
 fn documents() -> Vec<Document> {
     let mut directories = vec![workspace().join("docs"), workspace().join("deploy")];
-    let mut paths = vec!["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
-        .into_iter()
-        .map(|name| workspace().join(name))
-        .collect::<Vec<PathBuf>>();
+    let mut paths: Vec<PathBuf> =
+        ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|name| workspace().join(name)).into();
     while let Some(directory) = directories.pop() {
         for entry in fs::read_dir(directory).expect("a directory") {
             let path = entry.expect("an entry").path();
