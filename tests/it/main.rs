@@ -30,6 +30,7 @@ mod fidelity;
 mod gemini;
 mod health;
 mod house;
+mod kubernetes;
 mod limits;
 mod main_job;
 mod metrics;
