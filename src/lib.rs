@@ -22,7 +22,7 @@
 //!    of them.
 //!
 //! [`http`] is the operators' listener. [`config`] reads the operator's file into the types of all of these,
-//! and [`app`] binds, serves, reloads and drains.
+//! and [`app`] binds, serves, reloads and drains. [`envoy_config`] writes Envoy's side of it.
 
 pub mod app;
 pub mod chat;
@@ -30,6 +30,7 @@ pub mod cli;
 pub mod config;
 pub mod dispatch;
 pub mod ensemble;
+pub mod envoy_config;
 pub mod ext_proc;
 pub mod http;
 pub mod limits;

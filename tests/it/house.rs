@@ -9,10 +9,12 @@ use consort::config::{Environment, Format, Source};
 use consort_testkit::{fetch, workspace};
 
 /// From the top down: a module may name those that stand below it. One line is one layer; within it, none names another.
-const LAYERS: [&[&str]; 9] = [
+const LAYERS: [&[&str]; 10] = [
     &["main"],
     &["cli"],
     &["app"],
+    // What people run beside the service; it needs nothing of it.
+    &["envoy_config"],
     &["ext_proc", "http"],
     // What every door does with a request, so that no door does it its own way.
     &["dispatch"],
@@ -27,7 +29,7 @@ const BOTTOM: &str = "chat";
 const CONFIG: (&str, &[&str]) = ("config", &["main", "cli", "app"]);
 
 /// Crates that are one module's business.
-const RESERVED: [(&str, &[&str]); 15] = [
+const RESERVED: [(&str, &[&str]); 16] = [
     ("envoy_types", &["ext_proc", "app"]),
     ("hyper", &["upstream", "http"]),
     // Spans are exported over HTTP, below the layer that calls providers.
@@ -46,6 +48,7 @@ const RESERVED: [(&str, &[&str]); 15] = [
     ("opentelemetry_otlp", &["telemetry"]),
     ("opentelemetry_sdk", &["telemetry"]),
     ("tower_service", &["upstream"]),
+    ("minijinja", &["envoy_config"]),
 ];
 
 /// Files that are longer than a reader likes, and why.
