@@ -28,6 +28,7 @@ mod fault_table;
 mod faults;
 mod fidelity;
 mod gemini;
+mod handoff;
 mod health;
 mod house;
 mod kubernetes;
