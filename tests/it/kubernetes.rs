@@ -1,6 +1,7 @@
 //! The Helm chart and the attachments, without a cluster: rendered by a real Helm, held to the schemas of Kubernetes'
 //! API and to each other, and given to the real `consort`.
 
+mod attach;
 mod chart;
 mod objects;
 mod values;

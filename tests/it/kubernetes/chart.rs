@@ -219,7 +219,8 @@ fn the_configuration_passes_consorts_check_as_the_pod_has_it() {
         let said = String::from_utf8_lossy(&checked.stderr);
         assert!(checked.status.success(), "{way}: {said}\n{}", objects.configuration());
     }
-    let rendered = document(helm.render(&everything()).configuration());
+    let mut rendered = document(helm.render(&everything()).configuration());
+    rendered.as_object_mut().unwrap().remove("signing");
     assert_eq!(rendered, everything()["config"], "nothing is lost on the way");
 }
 
@@ -249,7 +250,7 @@ fn mounted(objects: &Objects, root: &Path) -> std::path::PathBuf {
 #[tokio::test]
 async fn new_pods_are_made_for_what_consort_cannot_follow_and_for_nothing_else() {
     let Some(helm) = tokio::task::spawn_blocking(Helm::find).await.unwrap() else { return };
-    let render = |changed: &Value| helm.render(&json!({ "config": changed }));
+    let render = |changed: &Value| helm.render(&json!({ "config": changed, "signing": {"enabled": false} }));
     let models = json!([
         {"display_name": "a", "provider": "p", "model_name": "m"},
         {"display_name": "e", "ensemble": {"panel": [{"model": "a"}], "strategy": "first"}}
@@ -276,6 +277,7 @@ async fn new_pods_are_made_for_what_consort_cannot_follow_and_for_nothing_else()
         ("/http", json!({"head_timeout_ms": 5})),
         ("/http", json!({"idle_timeout_ms": 5})),
         ("/ext_proc", json!({"model_header": "x-model"})),
+        ("/ext_proc", json!({"buffered_timeout_ms": 5})),
         ("/admin", json!({"hosts": ["consort.internal"]})),
         ("/stream", json!({"heartbeat_ms": 5})),
     ];
@@ -294,7 +296,8 @@ async fn new_pods_are_made_for_what_consort_cannot_follow_and_for_nothing_else()
         let needs = list(&ready["config"]["needs_restart"]).count() > 0;
         assert_eq!(before.pod() != after.pod(), needs, "{place} {value}: {ready}");
     }
-    let settings = json!({ "config": base, "drain": {"delayMs": 1, "timeoutMs": 1} });
+    let settings =
+        json!({ "config": base, "signing": {"enabled": false}, "drain": {"delayMs": 1, "timeoutMs": 1} });
     assert_ne!(before.pod(), helm.render(&settings).pod(), "the grace period goes with the drain");
 }
 
@@ -303,7 +306,8 @@ fn a_changed_key_makes_no_new_pods() {
     let Some(helm) = Helm::find() else { return };
     let with = |key: &str| helm.render(&json!({"secrets": {"files": {"openai": key}}}));
     let (before, after) = (with("sk-before"), with("sk-after"));
-    assert_ne!(before.only("Secret")["data"], after.only("Secret")["data"]);
+    let data = |objects: &Objects| objects.named("Secret", "test-consort").unwrap()["data"].clone();
+    assert_ne!(data(&before), data(&after));
     assert_eq!(before.pod(), after.pod());
 }
 
@@ -333,6 +337,24 @@ fn rules_and_dashboard_are_the_shipped_ones() {
     let text = dashboard["data"]["test-consort.json"].as_str().unwrap();
     let shipped: Value = serde_json::from_str(&read("deploy/grafana/consort.json")).unwrap();
     assert_eq!(serde_json::from_str::<Value>(text).unwrap(), shipped);
+}
+
+#[test]
+fn the_documents_values_are_ones_to_install_with() {
+    let Some(helm) = Helm::find() else { return };
+    let text = read("docs/kubernetes.md");
+    let blocks: Vec<_> =
+        text.split("```yaml\n").skip(1).map(|rest| rest.split("\n```").next().unwrap()).collect();
+    assert!(!blocks.is_empty());
+    for block in blocks {
+        let objects = helm.render(&document(block));
+        let dir = tempfile::tempdir().unwrap();
+        let config = mounted(&objects, dir.path());
+        let environment = objects.environment();
+        let mut check = Command::new(env!("CARGO_BIN_EXE_consort"));
+        let checked = check.args(["check", "-c"]).arg(config).envs(environment).output().unwrap();
+        assert!(checked.status.success(), "{block}\n{}", String::from_utf8_lossy(&checked.stderr));
+    }
 }
 
 #[test]
