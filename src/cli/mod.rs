@@ -2,6 +2,7 @@
 
 mod account;
 mod ask;
+mod envoy_config;
 mod paint;
 mod progress;
 mod replay;
@@ -17,6 +18,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use self::ask::Ask;
+use self::envoy_config::EnvoyConfig;
 use self::paint::Screen;
 use self::replay::Replay;
 use self::watch::Watch;
@@ -50,6 +52,7 @@ enum Command {
     Ask(Ask),
     Watch(Watch),
     Replay(Replay),
+    EnvoyConfig(Box<EnvoyConfig>),
     /// Print the completions for a shell.
     Completions {
         /// The shell that is to complete.
@@ -80,6 +83,10 @@ impl Cli {
             },
             Command::Watch(watch) => told(Box::pin(watch.run()).await),
             Command::Replay(replay) => told(Box::pin(replay.run()).await),
+            Command::EnvoyConfig(wanted) => match config::load(&wanted.file.config) {
+                Ok(config) => told(wanted.run(&config)),
+                Err(problems) => report(&wanted.file.config, &problems, &mut io::stderr()),
+            },
             Command::Completions { shell } => completions(shell, &mut io::stdout()),
         };
         // Whoever closed our output does not want to hear of it.

@@ -9,10 +9,12 @@ use consort::config::{Environment, Format, Source};
 use consort_testkit::{fetch, workspace};
 
 /// From the top down: a module may name those that stand below it. One line is one layer; within it, none names another.
-const LAYERS: [&[&str]; 9] = [
+const LAYERS: [&[&str]; 10] = [
     &["main"],
     &["cli"],
     &["app"],
+    // What people run beside the service; it needs nothing of it.
+    &["envoy_config"],
     &["ext_proc", "http"],
     // What every door does with a request, so that no door does it its own way.
     &["dispatch"],
@@ -21,13 +23,13 @@ const LAYERS: [&[&str]; 9] = [
     &["limits"],
     &["telemetry"],
 ];
-/// Below all layers, and free of them.
-const BOTTOM: &str = "chat";
+/// Below all layers, and free of them and of each other: what is said, and how Consort knows its own word.
+const BOTTOM: [&str; 2] = ["chat", "signing"];
 /// It builds the runtime types of all layers below these, which alone may name it.
 const CONFIG: (&str, &[&str]) = ("config", &["main", "cli", "app"]);
 
 /// Crates that are one module's business.
-const RESERVED: [(&str, &[&str]); 15] = [
+const RESERVED: [(&str, &[&str]); 17] = [
     ("envoy_types", &["ext_proc", "app"]),
     ("hyper", &["upstream", "http"]),
     // Spans are exported over HTTP, below the layer that calls providers.
@@ -41,11 +43,14 @@ const RESERVED: [(&str, &[&str]); 15] = [
     ("tokio_rustls", &["http"]),
     // The key digests of the plain door.
     ("subtle", &["http"]),
+    // Who signs, signs in one place.
+    ("ring", &["signing"]),
     ("opentelemetry", &["telemetry"]),
     ("opentelemetry_http", &["telemetry"]),
     ("opentelemetry_otlp", &["telemetry"]),
     ("opentelemetry_sdk", &["telemetry"]),
     ("tower_service", &["upstream"]),
+    ("minijinja", &["envoy_config"]),
 ];
 
 /// Files that are longer than a reader likes, and why.
@@ -128,7 +133,7 @@ fn first_names(group: &str) -> Vec<String> {
 }
 
 fn rank(module: &str) -> Option<usize> {
-    if module == BOTTOM {
+    if BOTTOM.contains(&module) {
         Some(LAYERS.len())
     } else {
         LAYERS.iter().position(|layer| layer.contains(&module))
@@ -196,7 +201,9 @@ fn paths_are_read_as_they_are_written() {
     assert_eq!(named(text, "crate::"), ["a", "b", "e", "g", "j"]);
     assert!(may_name("ensemble", "chat") && may_name("config", "ext_proc") && may_name("app", "config"));
     assert!(!may_name("chat", "ensemble") && !may_name("ensemble", "config") && !may_name("config", "app"));
-    assert!(!may_name("telemetry", "limits") && !may_name("http", "ext_proc"));
+    assert!(
+        !may_name("telemetry", "limits") && !may_name("signing", "chat") && !may_name("http", "ext_proc")
+    );
 }
 
 #[test]

@@ -83,6 +83,8 @@ pub struct ExtProc {
     /// Whether Envoy is to choose the route anew for a request that goes to `otherwise`; it does where
     /// the filter's `route_cache_action` is `DEFAULT`.
     pub clear_route_cache: bool,
+    /// Whether an ensemble's request is handed to the plain HTTP door where Envoy's mode is `BUFFERED`.
+    pub handoff: HandOff,
 }
 
 impl Default for ExtProc {
@@ -92,7 +94,27 @@ impl Default for ExtProc {
             buffered_timeout_ms: 600_000,
             model_header: None,
             clear_route_cache: false,
+            handoff: HandOff::default(),
         }
+    }
+}
+
+/// The hand-off: where Envoy's mode is `BUFFERED`, an ensemble's request is not answered but gets a signed ticket, by
+/// which Envoy routes it to the plain HTTP door, which streams. The route is in `deploy/envoy/envoy-handoff.yaml`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct HandOff {
+    /// Whether requests are handed off. `listen.http` is needed then, and several replicas need the same `signing`.
+    pub enabled: bool,
+    /// How long a ticket holds, in ms: the way from this door to the other one, upload included. The clocks of
+    /// replicas must not differ by more.
+    #[schemars(range(min = 1, max = MAX_MS))]
+    pub ticket_ttl_ms: u64,
+}
+
+impl Default for HandOff {
+    fn default() -> Self {
+        Self { enabled: false, ticket_ttl_ms: 10_000 }
     }
 }
 

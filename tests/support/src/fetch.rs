@@ -17,6 +17,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::process::{Kept, tail};
 
+mod kubernetes;
+
+pub use kubernetes::{helm, kubernetes_schemas};
+
 /// The Envoy that is fetched, and the oldest that is taken from the machine.
 pub const ENVOY_VERSION: &str = "1.40.0";
 

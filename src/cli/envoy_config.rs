@@ -1,0 +1,123 @@
+//! `consort envoy-config`: Envoy's side of the attachment.
+
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::process::ExitCode;
+
+use clap::builder::{NonEmptyStringValueParser, PossibleValue};
+use clap::{Args, ValueEnum};
+
+use super::paint::plain;
+use super::{ConfigFile, Result};
+use crate::config::{self, Config};
+use crate::envoy_config::{Address, Attachment, Format, Gate, Mode, Place};
+
+/// Print Envoy's configuration for this one of Consort's, or compare a running Envoy's with it.
+///
+/// Every setting has its reason beside it. What is printed holds no secret.
+#[derive(Debug, Args)]
+pub(super) struct EnvoyConfig {
+    #[command(flatten)]
+    pub(super) file: ConfigFile,
+    /// How bodies and answers travel.
+    #[arg(long, value_enum, default_value = "standalone")]
+    mode: Mode,
+    /// Let Envoy read `model` itself, so that small requests for other models never reach Consort.
+    #[arg(long)]
+    gate: bool,
+    /// Let every model whose name begins so through the gate: aliases to come need no new configuration.
+    #[arg(long, value_name = "PREFIX", requires = "gate", value_parser = NonEmptyStringValueParser::new())]
+    gate_prefix: Option<String>,
+    /// What the configuration is for.
+    #[arg(long, value_enum, default_value = "bootstrap")]
+    format: Format,
+    /// Where Envoy listens: `host:port`, or `unix:/path`.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:10000")]
+    listen: Address,
+    /// Where Envoy finds Consort's `listen.ext_proc`; by default where the file says that it listens, and in Kubernetes
+    /// the Service `consort` of the same namespace.
+    #[arg(long, value_name = "ADDR")]
+    consort: Option<Address>,
+    /// Where requests for other models go: a gateway or a provider.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9000")]
+    upstream: Address,
+    /// Kubernetes: the namespace of the gateway and its route.
+    #[arg(long, default_value = "default")]
+    namespace: String,
+    /// Envoy Gateway: the Gateway. Istio: the value of the `istio` label on the gateway's pods.
+    #[arg(long, default_value = "gateway")]
+    gateway: String,
+    /// Envoy Gateway: the listener of the Gateway.
+    #[arg(long, default_value = "http")]
+    gateway_listener: String,
+    /// Envoy Gateway: the HTTPRoute for chat completions. Istio: that route's name in its VirtualService.
+    #[arg(long, default_value = "chat")]
+    route: String,
+}
+
+impl EnvoyConfig {
+    /// Prints what was asked for.
+    pub(super) fn run(self, config: &Config) -> Result<ExitCode> {
+        let attachment = self.attachment(config)?;
+        self.check_service(&attachment.consort)?;
+        let text = attachment.render(self.format)?;
+        io::stdout().write_all(text.as_bytes())?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn attachment(&self, config: &Config) -> Result<Attachment> {
+        let aliases = config.snapshot.ensembles().map(|ensemble| ensemble.name.to_string());
+        let gate = self.gate.then(|| Gate::new(aliases, self.gate_prefix.clone())).transpose()?;
+        Ok(Attachment {
+            mode: self.mode,
+            gate,
+            listen: self.listen.clone(),
+            consort: self.consort.clone().map_or_else(|| self.found_at(&config.listen.ext_proc), Ok)?,
+            upstream: self.upstream.clone(),
+            place: Place {
+                namespace: self.namespace.clone(),
+                gateway: self.gateway.clone(),
+                listener: self.gateway_listener.clone(),
+                route: self.route.clone(),
+            },
+            command: self.command(),
+        })
+    }
+
+    /// How to get the same again, but for addresses and names.
+    fn command(&self) -> String {
+        let mode = self.mode.to_possible_value();
+        let mode = mode.as_ref().map_or("", PossibleValue::get_name);
+        let file = plain(&self.file.config.display().to_string());
+        let mut command = format!("consort envoy-config -c {file} --mode {mode}");
+        if self.gate {
+            command.push_str(" --gate");
+        }
+        if let Some(prefix) = &self.gate_prefix {
+            command.push_str(&format!(" --gate-prefix {}", plain(prefix)));
+        }
+        command
+    }
+
+    /// Where Envoy finds what Consort binds, as far as that can be known.
+    fn found_at(&self, bound: &config::Address) -> Result<Address> {
+        let bound = bound.to_string().parse::<Address>()?;
+        match (self.format, bound) {
+            (Format::EnvoyGateway | Format::Istio, Address::Socket { port, .. }) => {
+                let host = format!("consort.{}.svc.cluster.local", self.namespace);
+                Ok(Address::Socket { host, port })
+            }
+            (_, bound) => Ok(bound.as_seen_locally()),
+        }
+    }
+
+    /// The Service that Envoy Gateway is to name.
+    fn check_service(&self, consort: &Address) -> Result<()> {
+        let is_service = matches!(consort, Address::Socket { host, .. }
+            if host.parse::<IpAddr>().is_err() && host.split('.').nth(1).is_some_and(|name| !name.is_empty()));
+        if self.format == Format::EnvoyGateway && !is_service {
+            return Err("--consort: Envoy Gateway wants a Service, as `name.namespace:port`".into());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,62 @@
+//! Which models Envoy's gate takes for Consort's.
+
+use serde::ser::{Serialize, Serializer};
+
+use super::address::quoted;
+
+/// The names of Consort's that Envoy is to know by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gate {
+    names: Vec<String>,
+    prefix: Option<String>,
+}
+
+/// A gate that lets nobody in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the configuration has no ensemble, so a gate would keep everything from Consort")]
+pub struct NoAliases;
+
+impl Gate {
+    /// A gate for these aliases. Those that begin with the prefix are known by it, and so is what will begin with it later.
+    ///
+    /// # Errors
+    /// When there is nothing that Consort would be asked about.
+    pub fn new(aliases: impl IntoIterator<Item = String>, prefix: Option<String>) -> Result<Self, NoAliases> {
+        let is_known = |name: &String| prefix.as_ref().is_some_and(|prefix| name.starts_with(&**prefix));
+        let mut names: Vec<String> = aliases.into_iter().filter(|name| !is_known(name)).collect();
+        names.sort_unstable();
+        if names.is_empty() && prefix.is_none() {
+            return Err(NoAliases);
+        }
+        Ok(Self { names, prefix })
+    }
+}
+
+/// As Envoy's `StringMatcher`s, in YAML's flow style.
+impl Serialize for Gate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let exact = self.names.iter().map(|name| format!("{{exact: {}}}", quoted(name)));
+        let prefix = self.prefix.iter().map(|prefix| format!("{{prefix: {}}}", quoted(prefix)));
+        serializer.collect_seq(exact.chain(prefix))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate(aliases: &[&str], prefix: Option<&str>) -> Result<String, NoAliases> {
+        let gate = Gate::new(aliases.iter().map(|&name| name.to_owned()), prefix.map(str::to_owned))?;
+        Ok(serde_json::to_string(&gate).unwrap())
+    }
+
+    #[test]
+    fn a_gate_knows_each_alias_by_its_name_or_by_its_prefix() {
+        let told = |text: &str| Ok(text.to_owned());
+        assert_eq!(gate(&["b", "a"], None), told(r#"["{exact: \"a\"}","{exact: \"b\"}"]"#));
+        assert_eq!(gate(&["e/a", "b"], Some("e/")), told(r#"["{exact: \"b\"}","{prefix: \"e/\"}"]"#));
+        assert_eq!(gate(&["e/a"], Some("e/")), told(r#"["{prefix: \"e/\"}"]"#));
+        assert_eq!(gate(&["\"} é\n"], None), told(r#"["{exact: \"\\\"} é\\n\"}"]"#));
+        assert_eq!(gate(&[], None), Err(NoAliases));
+    }
+}

@@ -1,0 +1,94 @@
+//! Envoy's side of the attachment: the configuration that Consort needs there, and what a running Envoy lacks of it.
+//!
+//! [`Attachment::render`] fills templates in that stand in `templates/`, one file for each part that the formats have in
+//! common. They are text with comments, not a data structure: why a setting is there is half of what they say.
+
+mod address;
+mod doctor;
+mod gate;
+mod template;
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+pub use self::address::{Address, AddressError};
+pub use self::gate::{Gate, NoAliases};
+pub use self::template::TemplateError;
+
+/// How the request's body comes to Consort, and the answer to the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Consort asks for the bodies that it wants (Envoy 1.40 and later).
+    Standalone,
+    /// Envoy streams all bodies through Consort (Envoy 1.37 and later).
+    Duplex,
+    /// Envoy holds the whole body and gets the whole answer (any Envoy).
+    Buffered,
+}
+
+/// What the configuration is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Format {
+    /// A whole configuration of an Envoy.
+    Bootstrap,
+    /// The parts to put into one that is there.
+    Filter,
+    /// Resources of Envoy Gateway.
+    EnvoyGateway,
+    /// A resource of Istio.
+    Istio,
+}
+
+/// Consort's attachment to an Envoy.
+#[derive(Debug, Serialize)]
+pub struct Attachment {
+    /// How bodies and answers travel.
+    pub mode: Mode,
+    /// The gate, where Envoy is to decide by itself whom it need not ask Consort about.
+    pub gate: Option<Gate>,
+    /// Where Envoy listens.
+    pub listen: Address,
+    /// Where Consort's `listen.ext_proc` is.
+    pub consort: Address,
+    /// Where requests for plain models go.
+    pub upstream: Address,
+    /// What it is to be found by in Kubernetes.
+    pub place: Place,
+    /// The command that made this.
+    pub command: String,
+}
+
+/// Names of what is there already in Kubernetes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Place {
+    /// The namespace of the gateway, and of its route.
+    pub namespace: String,
+    /// Envoy Gateway: the Gateway. Istio: the value of the gateway pods' `istio` label.
+    pub gateway: String,
+    /// Envoy Gateway: the Gateway's listener.
+    pub listener: String,
+    /// Envoy Gateway: the HTTPRoute. Istio: the name of the VirtualService's route.
+    pub route: String,
+}
+
+impl Attachment {
+    /// The configuration, as YAML with comments.
+    ///
+    /// # Errors
+    /// When a template is wrong, which tests rule out.
+    pub fn render(&self, format: Format) -> Result<String, TemplateError> {
+        template::render(format, self)
+    }
+
+    /// The name under which Consort ships such a bootstrap.
+    pub fn file_name(&self) -> String {
+        let mode = match self.mode {
+            Mode::Standalone => "",
+            Mode::Duplex => "-duplex",
+            Mode::Buffered => "-buffered",
+        };
+        format!("envoy{mode}{}.yaml", if self.gate.is_some() { "-gate" } else { "" })
+    }
+}

@@ -1,0 +1,101 @@
+//! Filling templates in.
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use serde::Serialize;
+
+use super::{Attachment, Format};
+
+/// The templates: a name, and the text that stands under it.
+const TEMPLATES: [(&str, &str); 14] = [
+    ("bootstrap.yaml", include_str!("templates/bootstrap.yaml")),
+    ("filter.yaml", include_str!("templates/filter.yaml")),
+    ("envoy_gateway.yaml", include_str!("templates/envoy_gateway.yaml")),
+    ("istio.yaml", include_str!("templates/istio.yaml")),
+    ("about.yaml", include_str!("templates/about.yaml")),
+    ("buffer_limit.yaml", include_str!("templates/buffer_limit.yaml")),
+    ("connection_manager.yaml", include_str!("templates/connection_manager.yaml")),
+    ("consort_cluster.yaml", include_str!("templates/consort_cluster.yaml")),
+    ("ext_proc.yaml", include_str!("templates/ext_proc.yaml")),
+    ("ext_proc_config.yaml", include_str!("templates/ext_proc_config.yaml")),
+    ("gate.yaml", include_str!("templates/gate.yaml")),
+    ("gate_aliases.yaml", include_str!("templates/gate_aliases.yaml")),
+    ("per_route.yaml", include_str!("templates/per_route.yaml")),
+    ("processor.yaml", include_str!("templates/processor.yaml")),
+];
+
+/// A template that cannot be filled in.
+#[derive(Debug, thiserror::Error)]
+#[error("a template of Envoy's configuration is wrong")]
+pub struct TemplateError(#[from] minijinja::Error);
+
+#[derive(Serialize)]
+struct Slots<'a> {
+    #[serde(flatten)]
+    attachment: &'a Attachment,
+    format: Format,
+    file: String,
+}
+
+pub(super) fn render(format: Format, attachment: &Attachment) -> Result<String, TemplateError> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    // A line that holds a tag and nothing else leaves no line behind.
+    let mut syntax = SyntaxConfig::builder();
+    syntax.trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true);
+    environment.set_syntax(syntax.build()?);
+    // What is inserted is YAML already.
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.add_filter("at", at);
+    environment.add_filter("item", item);
+    environment.add_filter("pad", pad);
+    for (name, text) in TEMPLATES {
+        environment.add_template(name, text)?;
+    }
+    let slots = Slots { attachment, format, file: attachment.file_name() };
+    let name = match format {
+        Format::Bootstrap => "bootstrap.yaml",
+        Format::Filter => "filter.yaml",
+        Format::EnvoyGateway => "envoy_gateway.yaml",
+        Format::Istio => "istio.yaml",
+    };
+    Ok(environment.get_template(name)?.render(Serde(slots))?)
+}
+
+/// A part, moved to this column.
+fn at(part: &str, column: usize) -> String {
+    let mut moved = String::new();
+    for line in part.lines() {
+        if !line.is_empty() {
+            moved.push_str(&" ".repeat(column));
+            moved.push_str(line);
+        }
+        moved.push('\n');
+    }
+    moved
+}
+
+/// A part as an element of a sequence whose dash stands in this column.
+fn item(part: &str, column: usize) -> String {
+    let moved = at(part, column + 2);
+    let (indent, dash) = (" ".repeat(column + 2), format!("{}- ", " ".repeat(column)));
+    moved.replacen(&indent, &dash, 1)
+}
+
+/// A text with as many spaces behind it as make it this long.
+fn pad(text: &str, length: usize) -> String {
+    format!("{text:length$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_moved_as_a_whole() {
+        assert_eq!(at("a:\n  b: 1\n\nc: 2\n", 2), "  a:\n    b: 1\n\n  c: 2\n");
+        assert_eq!(item("a:\n  b: 1\nc: 2\n", 2), "  - a:\n      b: 1\n    c: 2\n");
+        assert_eq!(pad("type: STATIC", 14), "type: STATIC  ");
+    }
+}
