@@ -148,9 +148,7 @@ async fn what_is_not_the_ensembles_goes_to_its_upstream_and_a_settled_condition_
             replace_once(
                 yaml,
                 route,
-                &format!(
-                    "              - request_headers_to_remove: [x-tier]\n                name: handoff "
-                ),
+                "              - request_headers_to_remove: [x-tier]\n                name: handoff ",
             )
         })
         .start()
