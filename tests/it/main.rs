@@ -34,6 +34,7 @@ mod health;
 mod house;
 mod kubernetes;
 mod limits;
+mod loops;
 mod main_job;
 mod metrics;
 mod overrides;
