@@ -38,6 +38,9 @@ pub(super) struct EnvoyConfig {
     /// the Service `consort` of the same namespace.
     #[arg(long, value_name = "ADDR")]
     consort: Option<Address>,
+    /// Where Envoy finds Consort's `listen.http`, for `--mode handoff`; by default as for --consort.
+    #[arg(long, value_name = "ADDR")]
+    consort_http: Option<Address>,
     /// Where requests for other models go: a gateway or a provider.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9000")]
     upstream: Address,
@@ -68,11 +71,14 @@ impl EnvoyConfig {
     fn attachment(&self, config: &Config) -> Result<Attachment> {
         let aliases = config.snapshot.ensembles().map(|ensemble| ensemble.name.to_string());
         let gate = self.gate.then(|| Gate::new(aliases, self.gate_prefix.clone())).transpose()?;
+        let default = || config::Address::Tcp("127.0.0.1:8080".to_owned());
+        let http = config.listen.http.clone().unwrap_or_else(default);
         Ok(Attachment {
             mode: self.mode,
             gate,
             listen: self.listen.clone(),
             consort: self.consort.clone().map_or_else(|| self.found_at(&config.listen.ext_proc), Ok)?,
+            consort_http: self.consort_http.clone().map_or_else(|| self.found_at(&http), Ok)?,
             upstream: self.upstream.clone(),
             place: Place {
                 namespace: self.namespace.clone(),
