@@ -7,10 +7,13 @@ use std::process::ExitCode;
 use clap::builder::{NonEmptyStringValueParser, PossibleValue};
 use clap::{Args, ValueEnum};
 
-use super::paint::plain;
-use super::{ConfigFile, Result};
+use super::paint::{Screen, plain};
+use super::{ConfigFile, Result, counted};
 use crate::config::{self, Config};
+use crate::envoy_config::doctor::{self, Expected};
 use crate::envoy_config::{Address, Attachment, Format, Gate, Mode, Place};
+use crate::ext_proc::ModeOverride;
+use crate::telemetry::chain;
 
 /// Print Envoy's configuration for this one of Consort's, or compare a running Envoy's with it.
 ///
@@ -56,16 +59,55 @@ pub(super) struct EnvoyConfig {
     /// Envoy Gateway: the HTTPRoute for chat completions. Istio: that route's name in its VirtualService.
     #[arg(long, default_value = "chat")]
     route: String,
+    /// Compare the Envoy whose admin interface is at this URL with what Consort needs: 0 when nothing differs, 1 when
+    /// something does, 69 when it cannot be asked.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["mode", "gate", "format", "listen", "consort", "upstream"])]
+    doctor: Option<String>,
+    /// Print what was found as JSON.
+    #[arg(long, requires = "doctor")]
+    json: bool,
 }
+
+/// Envoy's admin interface does not answer (`EX_UNAVAILABLE` of sysexits.h).
+const EXIT_UNAVAILABLE: u8 = 69;
 
 impl EnvoyConfig {
     /// Prints what was asked for.
-    pub(super) fn run(self, config: &Config) -> Result<ExitCode> {
+    pub(super) async fn run(self, config: &Config) -> Result<ExitCode> {
+        if let Some(url) = &self.doctor {
+            return self.examine(url, config).await;
+        }
         let attachment = self.attachment(config)?;
         self.check_service(&attachment.consort)?;
         let text = attachment.render(self.format)?;
         io::stdout().write_all(text.as_bytes())?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Says what a running Envoy lacks.
+    async fn examine(&self, url: &str, config: &Config) -> Result<ExitCode> {
+        let dump = match doctor::fetch(url).await {
+            Ok(dump) => dump,
+            Err(error) => {
+                writeln!(io::stderr(), "consort: {}", Screen::on(&io::stderr()).fit(&chain(&error)))?;
+                return Ok(ExitCode::from(EXIT_UNAVAILABLE));
+            }
+        };
+        let findings = doctor::diagnose(&dump, &expected(config));
+        let mut out = io::stdout();
+        if self.json {
+            writeln!(out, "{}", serde_json::to_string_pretty(&findings)?)?;
+        } else {
+            let screen = Screen::on(&out);
+            for finding in &findings {
+                writeln!(out, "{}\n", screen.fit(&finding.to_string()))?;
+            }
+            match findings.len() {
+                0 => writeln!(out, "{}: this Envoy has what Consort needs", plain(url))?,
+                count => writeln!(out, "{}: {}", plain(url), counted(count, "finding"))?,
+            }
+        }
+        Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
     fn attachment(&self, config: &Config) -> Result<Attachment> {
@@ -125,5 +167,22 @@ impl EnvoyConfig {
             return Err("--consort: Envoy Gateway wants a Service, as `name.namespace:port`".into());
         }
         Ok(())
+    }
+}
+
+/// What the file asks of Envoy.
+fn expected(config: &Config) -> Expected {
+    let ensembles = || config.snapshot.ensembles();
+    let mut aliases: Vec<_> = ensembles().map(|ensemble| ensemble.name.to_string()).collect();
+    aliases.sort_unstable();
+    Expected {
+        aliases,
+        max_inflight: config.max_inflight,
+        longest_run: ensembles().filter_map(|ensemble| ensemble.longest_run()).max(),
+        max_request_bytes: config.ext_proc.max_request_bytes,
+        buffered_timeout: config.ext_proc.buffered_timeout,
+        handoff: config.ext_proc.ticket_ttl.is_some(),
+        overrides_mode: config.ext_proc.mode_override == ModeOverride::Standalone,
+        clears_route_cache: config.ext_proc.clear_route_cache,
     }
 }

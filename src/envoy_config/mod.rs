@@ -4,7 +4,7 @@
 //! common. They are text with comments, not a data structure: why a setting is there is half of what they say.
 
 mod address;
-mod doctor;
+pub mod doctor;
 mod gate;
 mod template;
 

@@ -19,6 +19,7 @@ mod collector;
 mod console;
 mod controls;
 mod decisions;
+mod doctor;
 mod door;
 mod drain;
 mod egress;
