@@ -78,6 +78,10 @@ impl EnvoyConfig {
             return self.examine(url, config).await;
         }
         let attachment = self.attachment(config)?;
+        if self.mode == Mode::Handoff && config.ext_proc.ticket_ttl.is_none() {
+            let why = "without ext_proc.handoff.enabled in this file, Consort hands nothing over";
+            writeln!(io::stderr(), "consort: {why}: streams come in one piece")?;
+        }
         self.check_service(&attachment.consort)?;
         let text = attachment.render(self.format)?;
         io::stdout().write_all(text.as_bytes())?;

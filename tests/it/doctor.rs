@@ -28,7 +28,8 @@ async fn findings(options: EnvoyOptions, environment: &[(&str, &str)]) -> Vec<(S
     assert_eq!(said.status.code(), Some(if told.is_empty() { 0 } else { 1 }));
     let text = |finding: &Value, key: &str| finding[key].as_str().unwrap().to_owned();
     let setting = |finding: &Value| Some(text(finding, "setting")).filter(|s| !s.is_empty());
-    let row = |f: &Value| (text(f, "severity"), setting(f).unwrap_or_else(|| text(f, "is")), text(f, "symptom"));
+    let row =
+        |f: &Value| (text(f, "severity"), setting(f).unwrap_or_else(|| text(f, "is")), text(f, "symptom"));
     told.iter().map(row).collect()
 }
 
@@ -48,39 +49,188 @@ type Row = (&'static str, &'static str, &'static str, (&'static str, &'static st
 
 const ROWS: [Row; 32] = [
     // The table of settings that decide survival, one by one.
-    ("envoy.yaml", "max_connections: 65536, max_pending_requests: 65536, max_requests: 65536, max_retries", "max_connections: 1024, max_pending_requests: 65536, max_requests: 65536, max_retries", ("error", "circuit_breakers.thresholds.max_connections", "run 1025 of those that wait at once gets 500")),
-    ("envoy.yaml", "max_pending_requests: 65536, max_requests: 65536, max_retries", "max_requests: 65536, max_retries", ("error", "circuit_breakers.thresholds.max_pending_requests", "run 1025")),
-    ("envoy.yaml", "max_requests: 65536, max_retries", "max_requests: 9000, max_retries", ("warning", "circuit_breakers.thresholds.max_requests", "run 9001")),
-    ("envoy.yaml", "            max_outbound_control_frames: 65536\n", "", ("error", "http2_protocol_options.max_outbound_control_frames", "crowd")),
-    ("envoy.yaml", "            max_outbound_frames: 131072\n", "", ("error", "http2_protocol_options.max_outbound_frames", "crowd")),
-    ("envoy.yaml", "connection_keepalive: {interval: 15s, timeout: 5s}", "", ("warning", "http2_protocol_options.connection_keepalive", "vanished")),
-    ("envoy.yaml", "retry_on: connect-failure,refused-stream", "retry_on: connect-failure", ("warning", "grpc_service.retry_policy.retry_on", "restarts")),
-    ("envoy.yaml", "retry_back_off: {base_interval: 0.01s, max_interval: 0.05s}", "", ("warning", "grpc_service.retry_policy.retry_back_off.base_interval", "0.5-0.9 s")),
-    ("envoy.yaml", "                  - name: envoy.retry_host_predicates.previous_hosts\n", "                  - name: envoy.retry_host_predicates.omit_canary_hosts\n", ("warning", "grpc_service.retry_policy.retry_host_predicate", "just refused")),
-    ("envoy.yaml", "      no_traffic_interval: 3s", "", ("warning", "health_checks.no_traffic_interval", "a minute")),
-    ("envoy.yaml", "grpc_health_check: {service_name: envoy.service.ext_proc.v3.ExternalProcessor}", "tcp_health_check: {}", ("warning", "health_checks", "drains or hangs")),
-    ("envoy.yaml", "common_lb_config: {healthy_panic_threshold: {value: 0}}", "", ("warning", "common_lb_config.healthy_panic_threshold", "dead ones")),
+    (
+        "envoy.yaml",
+        "max_connections: 65536, max_pending_requests: 65536, max_requests: 65536, max_retries",
+        "max_connections: 1024, max_pending_requests: 65536, max_requests: 65536, max_retries",
+        (
+            "error",
+            "circuit_breakers.thresholds.max_connections",
+            "run 1025 of those that wait at once gets 500",
+        ),
+    ),
+    (
+        "envoy.yaml",
+        "max_pending_requests: 65536, max_requests: 65536, max_retries",
+        "max_requests: 65536, max_retries",
+        ("error", "circuit_breakers.thresholds.max_pending_requests", "run 1025"),
+    ),
+    (
+        "envoy.yaml",
+        "max_requests: 65536, max_retries",
+        "max_requests: 9000, max_retries",
+        ("warning", "circuit_breakers.thresholds.max_requests", "run 9001"),
+    ),
+    (
+        "envoy.yaml",
+        "            max_outbound_control_frames: 65536\n",
+        "",
+        ("error", "http2_protocol_options.max_outbound_control_frames", "crowd"),
+    ),
+    (
+        "envoy.yaml",
+        "            max_outbound_frames: 131072\n",
+        "",
+        ("error", "http2_protocol_options.max_outbound_frames", "crowd"),
+    ),
+    (
+        "envoy.yaml",
+        "connection_keepalive: {interval: 15s, timeout: 5s}",
+        "",
+        ("warning", "http2_protocol_options.connection_keepalive", "vanished"),
+    ),
+    (
+        "envoy.yaml",
+        "retry_on: connect-failure,refused-stream",
+        "retry_on: connect-failure",
+        ("warning", "grpc_service.retry_policy.retry_on", "restarts"),
+    ),
+    (
+        "envoy.yaml",
+        "retry_back_off: {base_interval: 0.01s, max_interval: 0.05s}",
+        "",
+        ("warning", "grpc_service.retry_policy.retry_back_off.base_interval", "0.5-0.9 s"),
+    ),
+    (
+        "envoy.yaml",
+        "                  - name: envoy.retry_host_predicates.previous_hosts\n",
+        "                  - name: envoy.retry_host_predicates.omit_canary_hosts\n",
+        ("warning", "grpc_service.retry_policy.retry_host_predicate", "just refused"),
+    ),
+    (
+        "envoy.yaml",
+        "      no_traffic_interval: 3s",
+        "",
+        ("warning", "health_checks.no_traffic_interval", "a minute"),
+    ),
+    (
+        "envoy.yaml",
+        "grpc_health_check: {service_name: envoy.service.ext_proc.v3.ExternalProcessor}",
+        "tcp_health_check: {}",
+        ("warning", "health_checks", "drains or hangs"),
+    ),
+    (
+        "envoy.yaml",
+        "common_lb_config: {healthy_panic_threshold: {value: 0}}",
+        "",
+        ("warning", "common_lb_config.healthy_panic_threshold", "dead ones"),
+    ),
     ("envoy.yaml", "delayed_close_timeout: 0.25s", "", ("note", "delayed_close_timeout", "after a second")),
-    ("envoy.yaml", "status_on_error: {code: ServiceUnavailable}", "", ("warning", "status_on_error.code", "500")),
+    (
+        "envoy.yaml",
+        "status_on_error: {code: ServiceUnavailable}",
+        "",
+        ("warning", "status_on_error.code", "500"),
+    ),
     ("envoy.yaml", "route_cache_action: RETAIN", "", ("note", "route_cache_action", "other routes")),
     ("envoy.yaml", "message_timeout: 10s ", "# ", ("error", "message_timeout", "bursts")),
     // What makes aliases fall through, or costs everybody.
-    ("envoy.yaml", "              allow_mode_override: true\n", "", ("error", "allow_mode_override", "drops")),
-    ("envoy.yaml", "              - request_body_mode: FULL_DUPLEX_STREAMED\n                request_trailer_mode: SEND\n", "              - request_body_mode: FULL_DUPLEX_STREAMED\n", ("error", "allowed_override_modes", "drops")),
-    ("envoy.yaml", "request_body_mode: NONE ", "request_body_mode: BUFFERED_PARTIAL ", ("error", "processing_mode.request_body_mode", "does not see")),
-    ("envoy.yaml", "                request_header_mode: SEND ", "                request_header_mode: SKIP ", ("error", "processing_mode.request_header_mode", "")),
-    ("envoy.yaml", "response_header_mode: SKIP            # what", "response_header_mode: SEND            # what", ("warning", "processing_mode.response_header_mode", "every answer")),
-    ("envoy.yaml", "failure_mode_allow: true", "failure_mode_allow: false", ("warning", "failure_mode_allow", "plain models fail")),
-    ("envoy.yaml", "metadata_options: {receiving_namespaces: {untyped: [consort]}}", "", ("note", "metadata_options.receiving_namespaces.untyped", "access logs")),
-    ("envoy.yaml", "              request_headers_to_remove: [x-consort-marker, x-consort-ticket]", "              request_headers_to_remove: [x-consort-ticket]", ("note", "request_headers_to_remove", "may reach")),
-    ("envoy.yaml", "          access_log:\n", "          local_reply_config: {body_format: {text_format_source: {inline_string: x}}}\n          access_log:\n", ("error", "local_reply_config.body_format", "replaced")),
-    ("envoy.yaml", "route: {cluster: upstream, timeout: 0s, idle_timeout: 600s}   #", "route: {cluster: upstream, timeout: 0s, idle_timeout: 5s}   #", ("error", "route.idle_timeout", "504")),
-    ("envoy.yaml", "envoy_grpc: {cluster_name: consort,", "envoy_grpc: {cluster_name: upstream,", ("error", "", "")),
-    ("envoy-buffered.yaml", "max_message_timeout: 600s ", "# ", ("error", "max_message_timeout", "refuses to wait")),
-    ("envoy-buffered.yaml", "per_connection_buffer_limit_bytes: 34603008", "per_connection_buffer_limit_bytes: 1048576", ("warning", "per_connection_buffer_limit_bytes", "413")),
-    ("envoy-gate.yaml", "                                  - string_match: {exact: \"maths-ensemble\"}\n", "", ("error", "xds_matcher", "this alias")),
-    ("envoy-gate.yaml", "                                  - string_match: {exact: \"maths-ensemble\"}\n", "                                  - string_match: {exact: \"maths-ensemble\"}\n                                  - string_match: {exact: \"gpt-4o\"}\n", ("note", "xds_matcher", "through Consort")),
-    ("envoy.yaml", "                    \"@type\": type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute\n                    overrides: {} ", "                    \"@type\": type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute\n                    disabled: true #", ("error", "routes", "never asked")),
+    (
+        "envoy.yaml",
+        "              allow_mode_override: true\n",
+        "",
+        ("error", "allow_mode_override", "drops"),
+    ),
+    (
+        "envoy.yaml",
+        "              - request_body_mode: FULL_DUPLEX_STREAMED\n                request_trailer_mode: SEND\n",
+        "              - request_body_mode: FULL_DUPLEX_STREAMED\n",
+        ("error", "allowed_override_modes", "drops"),
+    ),
+    (
+        "envoy.yaml",
+        "request_body_mode: NONE\n                request_trailer_mode",
+        "request_body_mode: BUFFERED_PARTIAL\n                request_trailer_mode",
+        ("error", "processing_mode.request_body_mode", "does not see"),
+    ),
+    (
+        "envoy.yaml",
+        "                request_header_mode: SEND ",
+        "                request_header_mode: SKIP ",
+        ("error", "processing_mode.request_header_mode", ""),
+    ),
+    (
+        "envoy.yaml",
+        "response_header_mode: SKIP            # what",
+        "response_header_mode: SEND            # what",
+        ("warning", "processing_mode.response_header_mode", "every answer"),
+    ),
+    (
+        "envoy.yaml",
+        "failure_mode_allow: true",
+        "failure_mode_allow: false",
+        ("warning", "failure_mode_allow", "plain models fail"),
+    ),
+    (
+        "envoy.yaml",
+        "metadata_options: {receiving_namespaces: {untyped: [consort]}}",
+        "",
+        ("note", "metadata_options.receiving_namespaces.untyped", "access logs"),
+    ),
+    (
+        "envoy.yaml",
+        "              request_headers_to_remove: [x-consort-marker, x-consort-ticket]",
+        "              request_headers_to_remove: [x-consort-ticket]",
+        ("note", "request_headers_to_remove", "may reach"),
+    ),
+    (
+        "envoy.yaml",
+        "          access_log:\n",
+        "          local_reply_config: {body_format: {text_format_source: {inline_string: x}}}\n          access_log:\n",
+        ("error", "local_reply_config.body_format", "replaced"),
+    ),
+    (
+        "envoy.yaml",
+        "route: {cluster: upstream, timeout: 0s, idle_timeout: 600s}   #",
+        "route: {cluster: upstream, timeout: 0s, idle_timeout: 5s}   #",
+        ("error", "route.idle_timeout", "504"),
+    ),
+    (
+        "envoy.yaml",
+        "envoy_grpc: {cluster_name: consort,",
+        "envoy_grpc: {cluster_name: upstream,",
+        ("error", "", ""),
+    ),
+    (
+        "envoy-buffered.yaml",
+        "max_message_timeout: 600s ",
+        "# ",
+        ("error", "max_message_timeout", "refuses to wait"),
+    ),
+    (
+        "envoy-buffered.yaml",
+        "per_connection_buffer_limit_bytes: 34603008",
+        "per_connection_buffer_limit_bytes: 1048576",
+        ("warning", "per_connection_buffer_limit_bytes", "413"),
+    ),
+    (
+        "envoy-gate.yaml",
+        "                                  - string_match: {exact: \"maths-ensemble\"}\n",
+        "",
+        ("error", "xds_matcher", "this alias"),
+    ),
+    (
+        "envoy-gate.yaml",
+        "                                  - string_match: {exact: \"maths-ensemble\"}\n",
+        "                                  - string_match: {exact: \"maths-ensemble\"}\n                                  - string_match: {exact: \"gpt-4o\"}\n",
+        ("note", "xds_matcher", "through Consort"),
+    ),
+    (
+        "envoy.yaml",
+        "                    \"@type\": type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute\n                    overrides: {} ",
+        "                    \"@type\": type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute\n                    disabled: true #",
+        ("error", "routes", "never asked"),
+    ),
 ];
 
 #[tokio::test]
@@ -105,17 +255,40 @@ async fn each_setting_that_is_changed_is_found_and_no_other() {
 #[tokio::test]
 async fn a_hand_off_is_looked_through_to_its_end() {
     let rows: [(&str, &str, &str, &str); 5] = [
-        ("route_cache_action: DEFAULT ", "route_cache_action: RETAIN ", "route_cache_action", "not Consort's door"),
+        (
+            "route_cache_action: DEFAULT ",
+            "route_cache_action: RETAIN ",
+            "route_cache_action",
+            "not Consort's door",
+        ),
         ("- remove: x-consort-ticket", "- remove: x-other", "early_header_mutation_extensions", "made up"),
-        ("headers: [{name: x-consort-ticket, present_match: true}]", "headers: [{name: x-other, present_match: true}]", "no route matches x-consort-ticket", "with a ticket"),
-        ("timeout: 0s                         #", "timeout: 15s                         #", "route.timeout", "504"),
-        ("              request_headers_to_remove: [x-consort-marker]", "              #", "request_headers_to_remove", "may reach"),
+        (
+            "headers: [{name: x-consort-ticket, present_match: true}]",
+            "headers: [{name: x-other, present_match: true}]",
+            "no route matches x-consort-ticket",
+            "with a ticket",
+        ),
+        (
+            "timeout: 0s                         #",
+            "timeout: 15s                         #",
+            "route.timeout",
+            "504",
+        ),
+        (
+            "              request_headers_to_remove: [x-consort-marker]",
+            "              #",
+            "request_headers_to_remove",
+            "may reach",
+        ),
     ];
     for (is, becomes, setting, symptom) in rows {
         let options =
             EnvoyOptions::shipped("envoy-handoff.yaml").edit(move |yaml| replace_once(yaml, is, becomes));
         let found = findings(options, &[HANDOFF, DOOR]).await;
-        assert!(found.len() == 1 && found[0].1 == setting && found[0].2.contains(symptom), "{becomes}: {found:#?}");
+        assert!(
+            found.len() == 1 && found[0].1 == setting && found[0].2.contains(symptom),
+            "{becomes}: {found:#?}"
+        );
     }
 }
 
@@ -137,7 +310,7 @@ async fn routes_that_are_discovered_and_filters_of_other_names_are_found() {
         let discovered = format!(
             "          rds: {{route_config_name: llm, config_source: {{path_config_source: {{path: {path:?}}}}}}}\n"
         );
-        format!("{before}{discovered}\n  clusters:{clusters}").replace("max_retries: 64, track_remaining: true}", "max_retries: 64}").replace("delayed_close_timeout: 0.25s", "")
+        format!("node: {{id: one, cluster: all}}\n{before}{discovered}\n  clusters:{clusters}").replace("max_retries: 64, track_remaining: true}", "max_retries: 64}").replace("delayed_close_timeout: 0.25s", "")
     });
     let found = findings(options, &[]).await;
     assert_eq!(found.iter().map(|f| &*f.1).collect::<Vec<_>>(), ["delayed_close_timeout"], "{found:#?}");
@@ -150,7 +323,13 @@ async fn findings_are_told_in_words_and_so_is_an_envoy_that_is_not_there() {
     let envoy = Envoy::start(options).await;
     let said = examined(envoy.admin().to_string(), &[], false).await;
     let told = String::from_utf8(said.stdout).unwrap().replace(&envoy.admin().to_string(), "ADMIN");
-    insta::assert_snapshot!(told, @"");
+    insta::assert_snapshot!(told, @r"
+    error: cluster consort: http2_protocol_options.max_outbound_frames: 10000
+      should be: 131072
+      symptom: when callers leave in a crowd, the connection to Consort is closed, and every running answer with it
+
+    ADMIN: 1 finding
+    ");
     let refused = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap()

@@ -61,7 +61,7 @@ async fn plain_models_answer_while_consort_is_down() {
 }
 
 #[tokio::test]
-async fn a_callers_cancelled_request_reaches_no_provider_for_long() {
+async fn a_caller_who_leaves_takes_the_providers_calls_with_him() {
     let stack = gated("standalone").await;
     stack.provider.model("model-c").reply(Reply::stall());
     let caller = tokio::spawn(stack.ask(json!({})).send());
@@ -95,6 +95,9 @@ async fn asked(stack: &Stack, headers: &[(&str, &str)], body: &[u8], chunked: bo
 #[tokio::test]
 async fn no_reading_of_a_body_lets_an_alias_by_that_consort_would_take() {
     let (open, gated) = (Stack::start().await, gated("standalone").await);
+    for stack in [&open, &gated] {
+        stack.provider.forgive();
+    }
     let json_type: &[_] = &[("content-type", "application/json")];
     let charset: &[_] = &[("content-type", "application/json; charset=utf-8")];
     let vendor: &[_] = &[("content-type", "Application/vnd.x+JSON")];
