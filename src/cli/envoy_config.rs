@@ -7,10 +7,13 @@ use std::process::ExitCode;
 use clap::builder::{NonEmptyStringValueParser, PossibleValue};
 use clap::{Args, ValueEnum};
 
-use super::paint::plain;
-use super::{ConfigFile, Result};
+use super::paint::{Screen, plain};
+use super::{ConfigFile, Result, counted};
 use crate::config::{self, Config};
+use crate::envoy_config::doctor::{self, Expected};
 use crate::envoy_config::{Address, Attachment, Format, Gate, Mode, Place};
+use crate::ext_proc::ModeOverride;
+use crate::telemetry::chain;
 
 /// Print Envoy's configuration for this one of Consort's, or compare a running Envoy's with it.
 ///
@@ -38,6 +41,9 @@ pub(super) struct EnvoyConfig {
     /// the Service `consort` of the same namespace.
     #[arg(long, value_name = "ADDR")]
     consort: Option<Address>,
+    /// Where Envoy finds Consort's `listen.http`, for `--mode handoff`; by default as for --consort.
+    #[arg(long, value_name = "ADDR")]
+    consort_http: Option<Address>,
     /// Where requests for other models go: a gateway or a provider.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9000")]
     upstream: Address,
@@ -53,26 +59,72 @@ pub(super) struct EnvoyConfig {
     /// Envoy Gateway: the HTTPRoute for chat completions. Istio: that route's name in its VirtualService.
     #[arg(long, default_value = "chat")]
     route: String,
+    /// Compare the Envoy whose admin interface is at this URL with what Consort needs: 0 when nothing differs, 1 when
+    /// something does, 69 when it cannot be asked.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["mode", "gate", "format", "listen", "consort", "upstream"])]
+    doctor: Option<String>,
+    /// Print what was found as JSON.
+    #[arg(long, requires = "doctor")]
+    json: bool,
 }
+
+/// Envoy's admin interface does not answer (`EX_UNAVAILABLE` of sysexits.h).
+const EXIT_UNAVAILABLE: u8 = 69;
 
 impl EnvoyConfig {
     /// Prints what was asked for.
-    pub(super) fn run(self, config: &Config) -> Result<ExitCode> {
+    pub(super) async fn run(self, config: &Config) -> Result<ExitCode> {
+        if let Some(url) = &self.doctor {
+            return self.examine(url, config).await;
+        }
         let attachment = self.attachment(config)?;
+        if self.mode == Mode::Handoff && config.ext_proc.ticket_ttl.is_none() {
+            let why = "without ext_proc.handoff.enabled in this file, Consort hands nothing over";
+            writeln!(io::stderr(), "consort: {why}: streams come in one piece")?;
+        }
         self.check_service(&attachment.consort)?;
         let text = attachment.render(self.format)?;
         io::stdout().write_all(text.as_bytes())?;
         Ok(ExitCode::SUCCESS)
     }
 
+    /// Says what a running Envoy lacks.
+    async fn examine(&self, url: &str, config: &Config) -> Result<ExitCode> {
+        let dump = match doctor::fetch(url).await {
+            Ok(dump) => dump,
+            Err(error) => {
+                writeln!(io::stderr(), "consort: {}", Screen::on(&io::stderr()).fit(&chain(&error)))?;
+                return Ok(ExitCode::from(EXIT_UNAVAILABLE));
+            }
+        };
+        let findings = doctor::diagnose(&dump, &expected(config));
+        let mut out = io::stdout();
+        if self.json {
+            writeln!(out, "{}", serde_json::to_string_pretty(&findings)?)?;
+        } else {
+            let screen = Screen::on(&out);
+            for finding in &findings {
+                writeln!(out, "{}\n", screen.fit(&finding.to_string()))?;
+            }
+            match findings.len() {
+                0 => writeln!(out, "{}: this Envoy has what Consort needs", plain(url))?,
+                count => writeln!(out, "{}: {}", plain(url), counted(count, "finding"))?,
+            }
+        }
+        Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
     fn attachment(&self, config: &Config) -> Result<Attachment> {
         let aliases = config.snapshot.ensembles().map(|ensemble| ensemble.name.to_string());
         let gate = self.gate.then(|| Gate::new(aliases, self.gate_prefix.clone())).transpose()?;
+        let default = || config::Address::Tcp("127.0.0.1:8080".to_owned());
+        let http = config.listen.http.clone().unwrap_or_else(default);
         Ok(Attachment {
             mode: self.mode,
             gate,
             listen: self.listen.clone(),
             consort: self.consort.clone().map_or_else(|| self.found_at(&config.listen.ext_proc), Ok)?,
+            consort_http: self.consort_http.clone().map_or_else(|| self.found_at(&http), Ok)?,
             upstream: self.upstream.clone(),
             place: Place {
                 namespace: self.namespace.clone(),
@@ -119,5 +171,22 @@ impl EnvoyConfig {
             return Err("--consort: Envoy Gateway wants a Service, as `name.namespace:port`".into());
         }
         Ok(())
+    }
+}
+
+/// What the file asks of Envoy.
+fn expected(config: &Config) -> Expected {
+    let ensembles = || config.snapshot.ensembles();
+    let mut aliases: Vec<_> = ensembles().map(|ensemble| ensemble.name.to_string()).collect();
+    aliases.sort_unstable();
+    Expected {
+        aliases,
+        max_inflight: config.max_inflight,
+        longest_run: ensembles().filter_map(|ensemble| ensemble.longest_run()).max(),
+        max_request_bytes: config.ext_proc.max_request_bytes,
+        buffered_timeout: config.ext_proc.buffered_timeout,
+        handoff: config.ext_proc.ticket_ttl.is_some(),
+        overrides_mode: config.ext_proc.mode_override == ModeOverride::Standalone,
+        clears_route_cache: config.ext_proc.clear_route_cache,
     }
 }

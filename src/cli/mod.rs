@@ -84,7 +84,7 @@ impl Cli {
             Command::Watch(watch) => told(Box::pin(watch.run()).await),
             Command::Replay(replay) => told(Box::pin(replay.run()).await),
             Command::EnvoyConfig(wanted) => match config::load(&wanted.file.config) {
-                Ok(config) => told(wanted.run(&config)),
+                Ok(config) => told(Box::pin(wanted.run(&config)).await),
                 Err(problems) => report(&wanted.file.config, &problems, &mut io::stderr()),
             },
             Command::Completions { shell } => completions(shell, &mut io::stdout()),

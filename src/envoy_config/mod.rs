@@ -4,7 +4,7 @@
 //! common. They are text with comments, not a data structure: why a setting is there is half of what they say.
 
 mod address;
-mod doctor;
+pub mod doctor;
 mod gate;
 mod template;
 
@@ -25,6 +25,8 @@ pub enum Mode {
     Duplex,
     /// Envoy holds the whole body and gets the whole answer (any Envoy).
     Buffered,
+    /// Envoy holds the whole body and sends ensembles' requests on to Consort's plain door (any Envoy).
+    Handoff,
 }
 
 /// What the configuration is for.
@@ -52,6 +54,8 @@ pub struct Attachment {
     pub listen: Address,
     /// Where Consort's `listen.ext_proc` is.
     pub consort: Address,
+    /// Where Consort's `listen.http` is, for [`Mode::Handoff`].
+    pub consort_http: Address,
     /// Where requests for plain models go.
     pub upstream: Address,
     /// What it is to be found by in Kubernetes.
@@ -88,6 +92,7 @@ impl Attachment {
             Mode::Standalone => "",
             Mode::Duplex => "-duplex",
             Mode::Buffered => "-buffered",
+            Mode::Handoff => "-handoff",
         };
         format!("envoy{mode}{}.yaml", if self.gate.is_some() { "-gate" } else { "" })
     }

@@ -32,8 +32,8 @@ const CONFIG: (&str, &[&str]) = ("config", &["main", "cli", "app"]);
 const RESERVED: [(&str, &[&str]); 17] = [
     ("envoy_types", &["ext_proc", "app"]),
     ("hyper", &["upstream", "http"]),
-    // Spans are exported over HTTP, below the layer that calls providers.
-    ("hyper_util", &["upstream", "http", "telemetry"]),
+    // Spans are exported over HTTP, below the layer that calls providers, and Envoy's admin interface is asked by it.
+    ("hyper_util", &["upstream", "http", "telemetry", "envoy_config"]),
     ("hyper_rustls", &["upstream", "telemetry"]),
     ("redis", &["limits"]),
     // `app` puts the listeners' routes together.

@@ -1,0 +1,88 @@
+//! Whether the gate lets every alias through.
+
+use serde_json::Value;
+
+use super::Severity::{Error, Note, Warning};
+use super::attachment::Attached;
+use super::{Part, at, list};
+
+/// Where the gate keeps what it has read.
+const NAMESPACE: &str = "consort.gate";
+
+/// Looks at the filter's outer configuration: a gate is a matcher around it.
+pub(super) fn check(part: &mut Part<'_>, attached: &Attached<'_>) {
+    let matcher = part.at("xds_matcher");
+    if matcher.is_null() {
+        return;
+    }
+    let mut found = Found::default();
+    found.search(matcher);
+    if !found.is_ours {
+        let is = "a matcher that is not of consort envoy-config".to_owned();
+        part.tell(
+            Note,
+            "xds_matcher",
+            is,
+            "consort envoy-config --gate",
+            "aliases that it skips reach the upstream",
+        );
+        return;
+    }
+    let aliases = &attached.expected.aliases;
+    let is_let_in = |alias: &String| {
+        found.exact.contains(&&**alias) || found.prefixes.iter().any(|prefix| alias.starts_with(prefix))
+    };
+    for alias in aliases.iter().filter(|alias| !is_let_in(alias)) {
+        let is = format!("does not know {alias:?}");
+        part.tell(
+            Error,
+            "xds_matcher",
+            is,
+            "with every alias",
+            "small requests for this alias reach the upstream",
+        );
+    }
+    for name in found.exact.iter().filter(|name| !aliases.iter().any(|alias| alias == *name)) {
+        let is = format!("knows {name:?}, which is no alias");
+        part.tell(Note, "xds_matcher", is, "without it", "requests for this model are sent through Consort");
+    }
+    let filters = list(at(attached.manager.value, "http_filters"));
+    let before = filters.take_while(|filter| at(filter, "name") != attached.name());
+    let reads = before
+        .filter_map(|filter| {
+            at(filter, "typed_config.extension_config.name").as_str().or_else(|| at(filter, "name").as_str())
+        })
+        .any(|name| name.contains("json_to_metadata"));
+    part.want(
+        reads,
+        Warning,
+        "xds_matcher",
+        "behind a filter json_to_metadata",
+        "the gate is never shut: every chat request goes through Consort",
+    );
+}
+
+/// The names in a matcher.
+#[derive(Default)]
+struct Found<'a> {
+    is_ours: bool,
+    exact: Vec<&'a str>,
+    prefixes: Vec<&'a str>,
+}
+
+impl<'a> Found<'a> {
+    fn search(&mut self, value: &'a Value) {
+        match value {
+            Value::Object(members) => {
+                self.is_ours |= members.get("filter").is_some_and(|filter| filter == NAMESPACE);
+                if let Some(matcher) = members.get("string_match") {
+                    self.exact.extend(at(matcher, "exact").as_str());
+                    self.prefixes.extend(at(matcher, "prefix").as_str());
+                }
+                members.values().for_each(|member| self.search(member));
+            }
+            Value::Array(elements) => elements.iter().for_each(|element| self.search(element)),
+            _ => {}
+        }
+    }
+}
