@@ -2,6 +2,8 @@
 
 mod account;
 mod ask;
+mod health;
+mod operators;
 mod paint;
 mod progress;
 mod replay;
@@ -17,6 +19,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use self::ask::Ask;
+use self::health::Health;
 use self::paint::Screen;
 use self::replay::Replay;
 use self::watch::Watch;
@@ -45,6 +48,7 @@ enum Command {
     Schema,
     Ask(Ask),
     Watch(Watch),
+    Health(Health),
     Replay(Replay),
     /// Print the completions for a shell.
     Completions {
@@ -75,6 +79,7 @@ impl Cli {
                 Err(problems) => report(&ask.file.config, &problems, &mut io::stderr()),
             },
             Command::Watch(watch) => told(Box::pin(watch.run()).await),
+            Command::Health(health) => told(Box::pin(health.run()).await),
             Command::Replay(replay) => told(Box::pin(replay.run()).await),
             Command::Completions { shell } => completions(shell, &mut io::stdout()),
         };
