@@ -34,6 +34,7 @@ mod limits;
 mod main_job;
 mod metrics;
 mod overrides;
+mod packaging;
 mod passthrough;
 mod provider_streams;
 mod quality;
