@@ -1,5 +1,6 @@
 //! `consort health`: whether a running Consort is ready, for containers without a shell.
 
+use std::future::poll_fn;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -39,6 +40,7 @@ impl Health {
         let mut channel = self.operators.connect().await?;
         // The path alone: a channel knows its origin.
         let request = Request::get("/readyz").body(Body::empty())?;
+        poll_fn(|context| channel.poll_ready(context)).await?;
         Ok(channel.call(request).await?.status())
     }
 }
