@@ -144,6 +144,8 @@ wait_until_healthy() {
   while true; do
     waiting=''
     for id in $(containers); do
+      # podman leaves it to systemd to ask, where there is one.
+      case $docker in *podman*) "$docker" healthcheck run "$id" >/dev/null 2>&1 || true ;; esac
       state=$("$docker" inspect -f \
         '{{.Name}} {{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{end}}' "$id")
       case $state in
