@@ -176,7 +176,7 @@ leave() {
   trap - EXIT
   if [ "$status" != 0 ]; then
     step "what they said"
-    compose ps -a >&2 || true
+    "$docker" ps -a --filter "label=com.docker.compose.project=${COMPOSE_PROJECT_NAME:-consort}" >&2 || true
     compose logs --tail 80 >&2 || true
   fi
   if [ "$keep" = no ]; then
