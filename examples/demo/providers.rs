@@ -1,12 +1,13 @@
 //! Who answers: a model that runs here, a script, or OpenAI; and what `consort.yaml` says in each case.
 
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
 use consort::config::Environment;
-use consort_testkit::provider::{Provider, Received, Reply};
-use consort_testkit::{fetch, workspace};
+use consort_testkit::provider::Provider;
+use consort_testkit::{fetch, panel, workspace};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
@@ -46,7 +47,7 @@ impl Providers {
                 }
             }
         }
-        Ok(Self::Scripted(scripted().await))
+        Ok(Self::Scripted(panel::start(SocketAddr::from(([127, 0, 0, 1], 0))).await))
     }
 
     /// What to tell the person who watches.
@@ -193,57 +194,4 @@ impl Llm {
         let base_url = base_url.ok_or_else(|| format!("the model server ended; see {}", log.display()))?;
         Ok(Self { base_url, _server: server })
     }
-}
-
-async fn scripted() -> Provider {
-    let provider = Provider::start().await;
-    provider.forgive();
-    let ms = Duration::from_millis;
-    provider.model("quick").answer(move |asked| {
-        said(
-            asked,
-            "Air scatters blue light more than red.",
-            "They stop making chlorophyll, which is green, and the yellow that was there all along shows.",
-        )
-        .delay(ms(250))
-    });
-    provider.model("steady").answer(move |asked| {
-        said(
-            asked,
-            "Molecules of air scatter short waves far more strongly than long ones (Rayleigh scattering), and blue is \
-             short.",
-            "The tree takes its chlorophyll back before winter; carotenoids remain, and they are yellow.",
-        )
-        .delay(ms(600))
-    });
-    provider.model("slow").answer(move |asked| {
-        let delay = if about(asked, "sky") { 900 } else { 6000 };
-        said(asked, "Because of the sea.", "Because they are tired.").delay(ms(delay))
-    });
-    provider.model("judge").answer(move |asked| {
-        said(
-            asked,
-            "Sunlight holds all colours, and the molecules of the air scatter its short waves far more strongly than \
-             its long ones. So blue light reaches us from every part of the sky.",
-            "In autumn a tree breaks down its chlorophyll, the green of its leaves, and keeps what is worth keeping. \
-             The yellow carotenoids, which were there all summer, are what is left to see.",
-        )
-        .gap(ms(40))
-    });
-    provider
-}
-
-fn said(asked: &Received, of_the_sky: &str, of_leaves: &str) -> Reply {
-    Reply::text(if about(asked, "sky") {
-        of_the_sky
-    } else if about(asked, "leaves") {
-        of_leaves
-    } else {
-        "I am a script, and know about the sky and about leaves."
-    })
-}
-
-/// Looks at the first message alone: what a judge is sent holds the drafts too.
-fn about(asked: &Received, word: &str) -> bool {
-    asked.json.pointer("/messages/0/content").is_some_and(|content| content.to_string().contains(word))
 }

@@ -3,6 +3,8 @@
 mod account;
 mod ask;
 mod envoy_config;
+mod health;
+mod operators;
 mod paint;
 mod progress;
 mod replay;
@@ -19,6 +21,7 @@ use clap_complete::Shell;
 
 use self::ask::Ask;
 use self::envoy_config::EnvoyConfig;
+use self::health::Health;
 use self::paint::Screen;
 use self::replay::Replay;
 use self::watch::Watch;
@@ -51,6 +54,7 @@ enum Command {
     },
     Ask(Ask),
     Watch(Watch),
+    Health(Health),
     Replay(Replay),
     EnvoyConfig(Box<EnvoyConfig>),
     /// Print the completions for a shell.
@@ -82,6 +86,7 @@ impl Cli {
                 Err(problems) => report(&ask.file.config, &problems, &mut io::stderr()),
             },
             Command::Watch(watch) => told(Box::pin(watch.run()).await),
+            Command::Health(health) => told(Box::pin(health.run()).await),
             Command::Replay(replay) => told(Box::pin(replay.run()).await),
             Command::EnvoyConfig(wanted) => match config::load(&wanted.file.config) {
                 Ok(config) => told(Box::pin(wanted.run(&config)).await),

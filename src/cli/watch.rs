@@ -6,12 +6,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use http::Uri;
-use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 
 use super::Result;
 use super::account::{seconds, summary, tone_of_call};
+use super::operators::Operators;
 use super::paint::{Paint, Screen, Tone, plain};
 use crate::telemetry::decision::decision_log_client::DecisionLogClient;
 use crate::telemetry::decision::watch_response::Told;
@@ -20,9 +19,8 @@ use crate::telemetry::decision::{Call, Decision, Outcome, WatchRequest};
 /// Show the decisions of a running Consort, as they are made: one line for each run.
 #[derive(Debug, Args)]
 pub(super) struct Watch {
-    /// The admin listener of that Consort: `host:port`, or `unix:/path`.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9902")]
-    admin: String,
+    #[command(flatten)]
+    operators: Operators,
     /// Runs of this alias only.
     #[arg(long)]
     alias: Option<String>,
@@ -40,14 +38,13 @@ pub(super) struct Watch {
 impl Watch {
     /// Prints until it is interrupted. That the other Consort ends is an error: nobody has asked for an end.
     pub(super) async fn run(self) -> Result<ExitCode> {
-        let client = DecisionLogClient::connect(self.endpoint()?).await;
-        let mut client = client.map_err(|error| Unreachable { admin: self.admin.clone(), error })?;
+        let mut client = DecisionLogClient::new(self.operators.connect().await?);
         let told = client.watch(self.request()).await;
         let mut told = told.map_err(|status| self.broken_off(&status))?.into_inner();
         let paint = Paint::on(&io::stdout());
         loop {
             let response = told.message().await.map_err(|status| self.broken_off(&status))?;
-            let response = response.ok_or_else(|| Ended { admin: self.admin.clone() })?;
+            let response = response.ok_or_else(|| Ended { admin: self.operators.admin.clone() })?;
             match response.told {
                 Some(Told::Decision(decision)) if self.json => {
                     let json = serde_json::to_string(&decision)?;
@@ -62,18 +59,9 @@ impl Watch {
         }
     }
 
-    /// Where to ask. A socket has no name that the other Consort would know itself by.
-    fn endpoint(&self) -> Result<Endpoint> {
-        if self.admin.starts_with("unix:") {
-            let endpoint = Endpoint::from_shared(self.admin.clone())?;
-            return Ok(endpoint.origin(Uri::from_static("http://localhost")));
-        }
-        Ok(Endpoint::from_shared(format!("http://{}", self.admin))?)
-    }
-
     /// Why there is nothing more to be told, where that was not for the orderly end of the other Consort.
     fn broken_off(&self, status: &Status) -> Box<dyn Error + Send + Sync> {
-        let (admin, why) = (self.admin.clone(), status.message().to_owned());
+        let (admin, why) = (self.operators.admin.clone(), status.message().to_owned());
         // An answer that is not gRPC's has its HTTP status in tonic's words alone.
         let is_answered = why.contains("with status: ");
         match status.code() {
@@ -97,15 +85,6 @@ impl Watch {
             include_running: false,
         }
     }
-}
-
-/// Nobody answers there.
-#[derive(Debug, thiserror::Error)]
-#[error("no Consort can be asked at {admin} (--admin)")]
-struct Unreachable {
-    admin: String,
-    #[source]
-    error: tonic::transport::Error,
 }
 
 /// What was watched is not there any more.

@@ -41,6 +41,7 @@ mod loops;
 mod main_job;
 mod metrics;
 mod overrides;
+mod packaging;
 mod passthrough;
 mod provider_streams;
 mod quality;

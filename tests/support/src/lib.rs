@@ -3,6 +3,7 @@
 //! - [`fetch`] finds Envoy, or makes one; and the official clients' environments.
 //! - [`envoy`] runs the files of `deploy/envoy/` in it.
 //! - [`provider`] is a scripted chat-completions API that is as strict as the real one, and remembers everything.
+//! - [`panel`] is one that answers the demo's questions; `provider` runs it as a program.
 //! - [`proxy`] stands on the way to a provider.
 //! - [`anthropic`] is the same for the Messages API.
 //! - [`upstream`] stands where requests for plain models go, and shows what reached it.
@@ -27,6 +28,7 @@ pub mod envoy;
 pub mod fetch;
 pub mod http;
 mod listen;
+pub mod panel;
 mod process;
 pub mod provider;
 pub mod proxy;
