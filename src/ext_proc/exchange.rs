@@ -1,9 +1,12 @@
 //! The protocol without I/O: a message in, a step out. It holds no clock and no socket.
 
+mod held;
+
 use std::sync::Arc;
 
 use http::HeaderName;
 
+use self::held::Held;
 use super::headers::RequestHead;
 use super::pb::{self, BodySendMode};
 use super::{ModeOverride, reply};
@@ -121,13 +124,6 @@ enum Phase {
     Asked(Shown),
     /// There is nothing more to say.
     Over,
-}
-
-/// The pieces of a body that is held back. A single piece is not copied.
-#[derive(Debug, Default)]
-struct Held {
-    pieces: Vec<Vec<u8>>,
-    len: usize,
 }
 
 impl Exchange {
@@ -328,7 +324,7 @@ impl Exchange {
             return self.send(replies, end);
         }
         // Beyond the bound nothing more can be held, and an alias must not slip by unseen.
-        if self.held.len > self.max_request_bytes { self.too_large() } else { Step::Send(Vec::new()) }
+        if self.held.len() > self.max_request_bytes { self.too_large() } else { Step::Send(Vec::new()) }
     }
 
     /// Lets the request's headers go on.
@@ -351,7 +347,7 @@ impl Exchange {
 
     /// Lets go on what was held.
     fn release(&mut self, end: bool) -> Vec<pb::ProcessingResponse> {
-        let pieces = std::mem::take(&mut self.held).pieces;
+        let pieces = std::mem::take(&mut self.held).into_pieces();
         let last = pieces.len();
         let echoed =
             pieces.into_iter().enumerate().flat_map(|(i, piece)| reply::echo(piece, end && i + 1 == last));
@@ -364,11 +360,11 @@ impl Exchange {
             return self.answer(ensemble, shown);
         }
         self.phase = Phase::Collect(ensemble);
-        if self.held.len > self.max_request_bytes { self.too_large() } else { Step::Send(Vec::new()) }
+        if self.held.len() > self.max_request_bytes { self.too_large() } else { Step::Send(Vec::new()) }
     }
 
     fn answer(&mut self, ensemble: Arc<Ensemble>, shown: Shown) -> Step {
-        if self.held.len > self.max_request_bytes {
+        if self.held.len() > self.max_request_bytes {
             return self.too_large();
         }
         self.phase = Phase::Asked(shown);
@@ -390,20 +386,6 @@ impl Exchange {
     fn over(&mut self, replies: Vec<pb::ProcessingResponse>) -> Step {
         self.phase = Phase::Over;
         Step::Finish(replies)
-    }
-}
-
-impl Held {
-    fn push(&mut self, piece: Vec<u8>) {
-        self.len += piece.len();
-        self.pieces.push(piece);
-    }
-
-    fn into_body(self) -> Vec<u8> {
-        match <[Vec<u8>; 1]>::try_from(self.pieces) {
-            Ok([whole]) => whole,
-            Err(pieces) => pieces.concat(),
-        }
     }
 }
 

@@ -35,6 +35,7 @@ mod handoff;
 mod health;
 mod house;
 mod limits;
+mod loops;
 mod main_job;
 mod metrics;
 mod overrides;

@@ -100,9 +100,10 @@ impl Options {
         self
     }
 
-    /// A deviation from the shipped Envoy file.
+    /// A deviation from the shipped Envoy file; several are applied in order.
     pub fn edit(mut self, edit: impl FnOnce(String) -> String + Send + 'static) -> Self {
-        self.edit = Box::new(edit);
+        let earlier = self.edit;
+        self.edit = Box::new(|yaml| edit(earlier(yaml)));
         self
     }
 

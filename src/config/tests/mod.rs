@@ -11,6 +11,7 @@ mod process;
 mod providers;
 mod refusal;
 mod rules;
+mod signing;
 mod source;
 mod strategies;
 
