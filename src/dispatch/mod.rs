@@ -10,5 +10,5 @@ mod route;
 
 pub use answer::{Pacing, replies};
 pub use headers::{Headers, is_request_id};
-pub use reply::{Field, Reply, Summary, Whole, is_loop, too_large};
+pub use reply::{Field, Reply, Summary, Whole, loop_detected, too_large};
 pub use route::{Asked, Delivery, Given, Redirected, Route, Settled, Taken, route};

@@ -215,14 +215,14 @@ const ROWS: [Row; 32] = [
     ),
     (
         "envoy-gate.yaml",
-        "                                  - string_match: {exact: \"maths-ensemble\"}\n",
-        "",
+        "- string_match: {exact: \"maths-ensemble\"}",
+        "- string_match: {exact: \"ensemble\"}",
         ("error", "xds_matcher", "this alias"),
     ),
     (
         "envoy-gate.yaml",
-        "                                  - string_match: {exact: \"maths-ensemble\"}\n",
-        "                                  - string_match: {exact: \"maths-ensemble\"}\n                                  - string_match: {exact: \"gpt-4o\"}\n",
+        "- string_match: {exact: \"maths-ensemble\"}",
+        "- or_match: {value_matchers: [{string_match: {exact: \"maths-ensemble\"}}, {string_match: {exact: \"gpt-4o\"}}]}",
         ("note", "xds_matcher", "through Consort"),
     ),
     (
