@@ -27,7 +27,7 @@ const BOTTOM: [&str; 2] = ["chat", "signing"];
 const CONFIG: (&str, &[&str]) = ("config", &["main", "cli", "app"]);
 
 /// Crates that are one module's business.
-const RESERVED: [(&str, &[&str]); 16] = [
+const RESERVED: [(&str, &[&str]); 15] = [
     ("envoy_types", &["ext_proc", "app"]),
     ("hyper", &["upstream", "http"]),
     // Spans are exported over HTTP, below the layer that calls providers.
@@ -41,8 +41,6 @@ const RESERVED: [(&str, &[&str]); 16] = [
     ("tokio_rustls", &["http"]),
     // The key digests of the plain door.
     ("subtle", &["http"]),
-    // Who signs, signs in one place.
-    ("ring", &["signing"]),
     ("opentelemetry", &["telemetry"]),
     ("opentelemetry_http", &["telemetry"]),
     ("opentelemetry_otlp", &["telemetry"]),
