@@ -8,7 +8,7 @@ use super::headers::RequestHead;
 use super::pb::{self, BodySendMode};
 use super::{ModeOverride, reply};
 use crate::chat::{ApiError, Body, ModelScan, Scan};
-use crate::dispatch::{Headers, too_large};
+use crate::dispatch::{Headers, Whole, too_large};
 use crate::ensemble::{Ensemble, Snapshot};
 
 /// One HTTP request, as Envoy tells it.
@@ -34,6 +34,8 @@ pub(super) enum Step {
     Finish(Vec<pb::ProcessingResponse>),
     /// Answer the request with this error; nothing more is to be said.
     Refuse(Box<ApiError>),
+    /// Answer the request with this; nothing more is to be said.
+    Tell(Box<Whole>),
     /// An alias's request is complete: answer it, or have it [redirected](Exchange::redirect).
     Answer(Box<Asked>),
     /// Envoy said what it may not say here.

@@ -1,10 +1,11 @@
 //! Envoy's door: the external processing protocol.
 //!
-//! [`service`](Service) speaks gRPC, `exchange` is the protocol without I/O, `route` sees to what goes
+//! [`service`](Service) speaks gRPC, `exchange` is the protocol without I/O, `listing` that of a list of models, `route` sees to what goes
 //! on to its upstream after all and leaves the rest to [`dispatch`](crate::dispatch), whose replies `reply` spells.
 
 mod exchange;
 mod headers;
+mod listing;
 mod note;
 mod reply;
 mod route;
@@ -12,7 +13,7 @@ mod service;
 mod settings;
 
 pub use service::{Service, Setup};
-pub use settings::{ModeOverride, Settings};
+pub use settings::{ListModels, ModeOverride, Settings};
 
 /// The parts of Envoy's API that this door speaks.
 mod pb {

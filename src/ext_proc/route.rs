@@ -60,8 +60,8 @@ mod tests {
     use crate::chat::ApiError;
     use crate::dispatch::Given;
     use crate::ensemble::{Context, Ensemble, Overrides, When, fixture};
-    use crate::ext_proc::ModeOverride;
     use crate::ext_proc::headers::told;
+    use crate::ext_proc::{ListModels, ModeOverride};
     use crate::limits::KeySource;
 
     const BODY: &str = r#"{ "model":"team", "x" : 0.70,"messages":[{"role":"user","content":"hi"}] }"#;
@@ -91,6 +91,7 @@ mod tests {
             model_header: None,
             caller_key: KeySource::Global,
             clear_route_cache: false,
+            list_models: ListModels::Off,
         }
     }
 

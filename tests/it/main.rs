@@ -31,6 +31,7 @@ mod gemini;
 mod health;
 mod house;
 mod limits;
+mod listing;
 mod main_job;
 mod metrics;
 mod overrides;

@@ -37,7 +37,9 @@ pub use limits::{Budget, CallerKey, OnError, RateLimit, Redis, Store};
 pub use model::{Cost, Model, ResponseFormat, Rules, Unsupported};
 pub use overrides::{AdHoc, FileOverrides, Overrides};
 pub use panel::{Member, Params};
-pub use process::{Admin, Drain, ExtProc, Limits, Log, LogFormat, LogLevel, ModeOverride, Stream};
+pub use process::{
+    Admin, Drain, ExtProc, Limits, ListModels, Log, LogFormat, LogLevel, ModeOverride, Stream,
+};
 pub use provider::{Adapter, Http2, Preset, Provider, ProviderTls};
 pub use strategy::{
     Average, AverageOf, Confidence, First, OnNoConsensus, Rank, RankMode, Require, Strategy, Vote, Weighted,
