@@ -41,6 +41,7 @@ mod quality;
 mod redis;
 mod reload;
 mod retries;
+mod rolling;
 mod schema;
 mod secrets;
 mod stack;
