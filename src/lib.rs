@@ -21,6 +21,9 @@
 //! 8. [`ext_proc`] again: the outcome goes back to Envoy as an immediate response, or as a stream
 //!    of them.
 //!
+//! Between Consort and itself there is [`signing`]: tickets by which Envoy's door hands a request to the plain one, and
+//! marks by which it knows a request of its own.
+//!
 //! [`http`] is the operators' listener. [`config`] reads the operator's file into the types of all of these,
 //! and [`app`] binds, serves, reloads and drains.
 
@@ -33,5 +36,6 @@ pub mod ensemble;
 pub mod ext_proc;
 pub mod http;
 pub mod limits;
+pub mod signing;
 pub mod telemetry;
 pub mod upstream;

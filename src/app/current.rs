@@ -14,6 +14,7 @@ use crate::ext_proc::Setup;
 use crate::http::admin::{Admin, InForce, Readiness};
 use crate::http::door::{Door, Live};
 use crate::limits::{Admission, Cooldowns, Limiter, StoreError};
+use crate::signing::Spent;
 use crate::telemetry::metrics::{self, Metrics};
 use crate::telemetry::{Decisions, LogLevel, Traces};
 use crate::upstream::{Caller, HttpCaller, Limited, Retrying, check};
@@ -60,6 +61,8 @@ struct Lasting {
     limiter: Limiter,
     decisions: Decisions,
     traces: Traces,
+    /// What was taken of what is to be taken once.
+    spent: Spent,
 }
 
 impl Current {
@@ -82,7 +85,8 @@ impl Current {
         let retrying = Retrying::new(Arc::clone(&http), cooldowns.clone());
         let caller: Arc<dyn Caller> =
             Arc::new(Limited::new(Arc::new(retrying), limiter.clone()).sparing(cooldowns.clone()));
-        let lasting = Lasting { caller, admission, limiter, decisions, traces };
+        let spent = Spent::default();
+        let lasting = Lasting { caller, admission, limiter, decisions, traces, spent };
         let setup = lasting.setup(config);
         let mut current = Self {
             door: Live::new(door(config, &setup)),
@@ -178,7 +182,7 @@ impl Current {
 
 impl Lasting {
     fn setup(&self, config: &Config) -> Setup {
-        let Self { caller, admission, limiter, decisions, traces } = self;
+        let Self { caller, admission, limiter, decisions, traces, spent } = self;
         let admission = admission.with_max(config.max_inflight);
         Setup {
             snapshot: Arc::clone(&config.snapshot),
@@ -187,6 +191,7 @@ impl Lasting {
                 .recording(decisions.clone())
                 .traced(traces.clone()),
             settings: Arc::new(config.ext_proc.clone()),
+            spent: spent.clone(),
         }
     }
 }
@@ -205,7 +210,8 @@ fn longest_run(config: &Config) -> Duration {
 }
 
 fn door(config: &Config, setup: &Setup) -> Door {
-    Door::new(Arc::clone(&setup.snapshot), setup.runner.clone(), config.door.clone())
+    let door = Door::new(Arc::clone(&setup.snapshot), setup.runner.clone(), config.door.clone());
+    door.remembering(setup.spent.clone())
 }
 
 fn in_force(config: &Config) -> InForce {

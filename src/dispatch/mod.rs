@@ -13,5 +13,5 @@ mod route;
 pub use answer::{Pacing, replies};
 pub use headers::{Headers, is_request_id};
 pub use models::Models;
-pub use reply::{Field, Reply, Summary, Whole, too_large};
-pub use route::{Asked, Delivery, Given, Redirected, Route, Taken, route};
+pub use reply::{Field, Reply, Summary, Whole, is_loop, too_large};
+pub use route::{Asked, Delivery, Given, Redirected, Route, Settled, Taken, route};

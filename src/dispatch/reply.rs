@@ -83,6 +83,13 @@ pub fn too_large(max_bytes: usize) -> ApiError {
     ApiError::new(413, "request_too_large", format!("the request body is larger than {max_bytes} bytes"))
 }
 
+/// The error for a request that Consort itself has made and that would be answered by an ensemble again.
+pub fn is_loop() -> ApiError {
+    let message = "this request was made for an ensemble and has come back to be answered by one; a member's \
+                   `base_url` must lead to its model";
+    ApiError::new(508, "loop_detected", message).no_retry()
+}
+
 /// The headers of an answer.
 pub(super) fn fields(content_type: &'static str, head: Option<&Head>, request_id: &str) -> Vec<Field> {
     let mut fields = vec![("content-type", content_type.to_owned()), ("x-request-id", request_id.to_owned())];

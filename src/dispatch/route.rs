@@ -9,7 +9,7 @@ use tracing::info;
 use super::Headers;
 use crate::chat::Request;
 use crate::ensemble::{Context, Ensemble, Facts, RunError, Wished};
-use crate::limits::KeySource;
+use crate::limits::{CallerKey, KeySource};
 use crate::telemetry::{Door, metrics};
 use crate::upstream::DirectModel;
 
@@ -27,6 +27,17 @@ pub struct Asked<'a, H> {
     pub door: Door,
     /// How the door can hand over an answer.
     pub delivery: Delivery,
+    /// What another door has decided already.
+    pub settled: Option<Settled>,
+}
+
+/// What the door that a request was handed off from has decided: it is the ensemble's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Who the caller is to the limits; none where all callers share them.
+    pub caller_key: Option<CallerKey>,
+    /// Whether the ensemble took the request because its `when` could not be evaluated.
+    pub condition_failed: bool,
 }
 
 /// How a door can hand over an answer.
@@ -89,12 +100,16 @@ pub enum Given {
 
 /// Decides by the caller's headers and the ensemble's condition. The body is read when one of them asks.
 pub fn route(asked: Asked<'_, impl Headers>) -> Route {
-    let Asked { ensemble, head, caller_key, body, door, delivery } = asked;
+    let Asked { ensemble, head, caller_key, body, door, delivery, settled } = asked;
+    let is_settled = settled.is_some();
+    let Settled { caller_key, condition_failed } = settled
+        .unwrap_or_else(|| Settled { caller_key: head.caller_key(caller_key), condition_failed: false });
     let context = Context {
         request_id: head.request_id(),
         door,
         passed: Arc::new(head.passed()),
-        caller_key: head.caller_key(caller_key),
+        caller_key,
+        condition_failed,
         ..Context::default()
     };
     let run =
@@ -106,7 +121,7 @@ pub fn route(asked: Asked<'_, impl Headers>) -> Route {
     let Wished { ensemble, enabled, trace, ignored, applied } = wished;
     let estimated_tokens = ensemble.estimated_tokens(&body);
     let mut context = Context { ignored, applied, trace, estimated_tokens, ..context };
-    if enabled && ensemble.when.is_none() {
+    if is_settled || (enabled && ensemble.when.is_none()) {
         return run(ensemble, context, Given::Unread(body));
     }
     let request = match Request::parse_for_any(body.clone()) {

@@ -10,6 +10,7 @@ use super::{ModeOverride, reply};
 use crate::chat::{ApiError, Body, ModelScan, Scan};
 use crate::dispatch::{Headers, Whole, too_large};
 use crate::ensemble::{Ensemble, Snapshot};
+use crate::signing::{MARKER, TICKET};
 
 /// One HTTP request, as Envoy tells it.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(super) struct Exchange {
     max_request_bytes: usize,
     phase: Phase,
     head: RequestHead,
+    /// Headers that only Consort may set, and that have come: they go no further.
+    ours: Vec<&'static str>,
     scan: ModelScan,
     held: Held,
     notice: Option<Notice>,
@@ -36,7 +39,8 @@ pub(super) enum Step {
     Refuse(Box<ApiError>),
     /// Answer the request with this; nothing more is to be said.
     Tell(Box<Whole>),
-    /// An alias's request is complete: answer it, or have it [redirected](Exchange::redirect).
+    /// An alias's request is complete: answer it, or let it [pass](Exchange::pass) or be
+    /// [redirected](Exchange::redirect).
     Answer(Box<Asked>),
     /// Envoy said what it may not say here.
     Break(Violation),
@@ -140,6 +144,7 @@ impl Exchange {
             max_request_bytes,
             phase: Phase::Start,
             head: RequestHead::default(),
+            ours: Vec::new(),
             scan: ModelScan::default(),
             held: Held::default(),
             notice: None,
@@ -158,6 +163,8 @@ impl Exchange {
                 let base = message.protocol_config.map(|c| c.request_body_mode());
                 let end = headers.end_of_stream;
                 self.head = RequestHead::from(headers).with_metadata(message.metadata_context);
+                self.ours =
+                    [TICKET, MARKER].into_iter().filter(|name| self.head.value(name).is_some()).collect();
                 self.begin(end, base)
             }
             // The request ended elsewhere: some other filter or Envoy itself has answered it.
@@ -174,11 +181,28 @@ impl Exchange {
         }
     }
 
+    /// Lets an alias's complete request go on to its upstream as it is.
+    pub(super) fn pass(&mut self, body: Vec<u8>) -> Step {
+        match self.phase {
+            Phase::Asked(Shown::Pieces { trailers }) => {
+                let mut replies = vec![self.pass_headers()];
+                replies.extend(reply::echo(body, !trailers));
+                replies.extend(trailers.then(reply::pass_trailers));
+                self.over(replies)
+            }
+            Phase::Asked(Shown::Whole { end }) => {
+                self.phase = Phase::Ignore;
+                self.send(vec![reply::pass_body()], end)
+            }
+            _ => Step::Send(Vec::new()),
+        }
+    }
+
     /// Lets an alias's complete request go on to its upstream, changed.
     pub(super) fn redirect(&mut self, detour: &Detour) -> Step {
         match self.phase {
             Phase::Asked(Shown::Pieces { trailers }) => {
-                let mut replies = vec![reply::changed_headers(detour)];
+                let mut replies = vec![reply::changed_headers(detour, &self.ours)];
                 replies.extend(reply::handed_on(&detour.body, !trailers));
                 replies.extend(trailers.then(reply::pass_trailers));
                 self.over(replies)
@@ -214,11 +238,11 @@ impl Exchange {
 
     fn begin(&mut self, end: bool, base: Option<BodySendMode>) -> Step {
         if end {
-            return self.over(vec![reply::pass_headers()]);
+            return self.over(vec![self.pass_headers()]);
         }
         let is_wanted = self.head.may_be_chat();
         match base {
-            Some(BodySendMode::None) if !is_wanted => self.over(vec![reply::pass_headers()]),
+            Some(BodySendMode::None) if !is_wanted => self.over(vec![self.pass_headers()]),
             Some(BodySendMode::None | BodySendMode::Streamed)
                 if is_wanted && self.mode_override == ModeOverride::Standalone =>
             {
@@ -227,7 +251,7 @@ impl Exchange {
             }
             Some(BodySendMode::None) => {
                 self.notice = Some(Notice::NoBody);
-                self.over(vec![reply::pass_headers()])
+                self.over(vec![self.pass_headers()])
             }
             Some(BodySendMode::FullDuplexStreamed) if is_wanted => {
                 self.phase = Phase::Hold;
@@ -235,17 +259,17 @@ impl Exchange {
             }
             Some(BodySendMode::FullDuplexStreamed) => {
                 self.phase = Phase::Echo;
-                Step::Send(vec![reply::pass_headers()])
+                Step::Send(vec![self.pass_headers()])
             }
             // Envoys that do not tell their mode are older than the others.
             Some(BodySendMode::Buffered) | None if is_wanted => {
                 self.phase = Phase::Buffered;
-                Step::Send(vec![reply::pass_headers()])
+                Step::Send(vec![self.pass_headers()])
             }
             _ => {
                 self.notice = is_wanted.then_some(Notice::UnsupportedMode);
                 self.phase = Phase::Ignore;
-                Step::Send(vec![reply::pass_headers()])
+                Step::Send(vec![self.pass_headers()])
             }
         }
     }
@@ -309,6 +333,11 @@ impl Exchange {
         if self.held.len > self.max_request_bytes { self.too_large() } else { Step::Send(Vec::new()) }
     }
 
+    /// Lets the request's headers go on.
+    fn pass_headers(&self) -> pb::ProcessingResponse {
+        reply::pass_headers(&self.ours)
+    }
+
     fn scanned(&mut self, piece: &[u8]) -> Option<Arc<Ensemble>> {
         let scan = self.scan.feed(piece);
         self.asked(&scan)
@@ -328,7 +357,7 @@ impl Exchange {
         let last = pieces.len();
         let echoed =
             pieces.into_iter().enumerate().flat_map(|(i, piece)| reply::echo(piece, end && i + 1 == last));
-        std::iter::once(reply::pass_headers()).chain(echoed).collect()
+        std::iter::once(self.pass_headers()).chain(echoed).collect()
     }
 
     /// Takes what has come of an ensemble's request, and the whole once it is `shown`.

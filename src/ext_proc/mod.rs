@@ -1,11 +1,13 @@
 //! Envoy's door: the external processing protocol.
 //!
-//! [`service`](Service) speaks gRPC, `exchange` is the protocol without I/O, `listing` that of a list of models, `route` sees to what goes
-//! on to its upstream after all and leaves the rest to [`dispatch`](crate::dispatch), whose replies `reply` spells.
+//! [`service`](Service) speaks gRPC, `exchange` is the protocol without I/O, `listing` that of a list of models, `marked`
+//! knows Consort's own calls, `route`
+//! sees to what goes on to its upstream after all, or to the plain door, and leaves the rest to [`dispatch`](crate::dispatch), whose replies `reply` spells.
 
 mod exchange;
 mod headers;
 mod listing;
+mod marked;
 mod note;
 mod reply;
 mod route;

@@ -11,6 +11,7 @@ use super::pb;
 use super::pb::streamed_immediate_response::Response as Streamed;
 use crate::chat::Body;
 use crate::dispatch::{Field, Reply, Summary, Whole};
+use crate::signing::TICKET;
 
 /// Envoy's own bound on a message of a body that it is handed back.
 const MAX_PIECE: usize = 64 << 10;
@@ -46,10 +47,13 @@ fn more_time(timeout: Duration) -> pb::ProcessingResponse {
     }
 }
 
-/// Lets the request's headers go on.
-pub(super) fn pass_headers() -> pb::ProcessingResponse {
-    let unchanged = pb::HeadersResponse { response: Some(pb::CommonResponse::default()) };
-    response(pb::Response::RequestHeaders(unchanged))
+/// Lets the request's headers go on, without these.
+pub(super) fn pass_headers(without: &[&str]) -> pb::ProcessingResponse {
+    let remove_headers: Vec<String> = without.iter().map(|name| (*name).to_owned()).collect();
+    let mutation = pb::HeaderMutation { remove_headers, ..pb::HeaderMutation::default() };
+    let header_mutation = (!without.is_empty()).then_some(mutation);
+    let common = pb::CommonResponse { header_mutation, ..pb::CommonResponse::default() };
+    response(pb::Response::RequestHeaders(pb::HeadersResponse { response: Some(common) }))
 }
 
 /// Lets a piece of the body that Envoy kept go on.
@@ -61,6 +65,16 @@ pub(super) fn pass_body() -> pb::ProcessingResponse {
 /// Lets the request's trailers go on.
 pub(super) fn pass_trailers() -> pb::ProcessingResponse {
     response(pb::Response::RequestTrailers(pb::TrailersResponse::default()))
+}
+
+/// Lets a request whose body Envoy kept go to the plain door: the route is chosen anew, by the ticket.
+pub(super) fn handed_off(ticket: String) -> pb::ProcessingResponse {
+    let common = pb::CommonResponse {
+        header_mutation: Some(set([(TICKET, ticket)])),
+        clear_route_cache: true,
+        ..pb::CommonResponse::default()
+    };
+    response(pb::Response::RequestBody(pb::BodyResponse { response: Some(common) }))
 }
 
 /// Lets what Envoy says of a response go on.
@@ -107,8 +121,9 @@ pub(super) fn replaced(body: &Bytes, tells_length: bool) -> pb::ProcessingRespon
 
 /// Lets the request's headers go on, changed. Without the length of the body: Envoy sets none in the modes in
 /// which it does not keep the body, and a wrong one must not stay.
-pub(super) fn changed_headers(detour: &Detour) -> pb::ProcessingResponse {
-    let remove_headers = vec![CONTENT_LENGTH.to_string()];
+pub(super) fn changed_headers(detour: &Detour, without: &[&str]) -> pb::ProcessingResponse {
+    let remove_headers =
+        without.iter().copied().chain([CONTENT_LENGTH.as_str()]).map(str::to_owned).collect();
     let headers = pb::HeaderMutation { remove_headers, ..set(field(detour)) };
     response(pb::Response::RequestHeaders(pb::HeadersResponse { response: Some(changed(detour, headers)) }))
 }

@@ -1,19 +1,26 @@
 //! Where an alias's request goes: to its ensemble, or on to the model that takes the others.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use tracing::debug;
 
 use super::Settings;
 use super::exchange::{Asked, Detour};
 use super::headers::RequestHead;
 use crate::chat::Request;
 use crate::dispatch::{self, Delivery, Taken};
-use crate::telemetry::Door;
+use crate::ensemble::Context;
+use crate::signing::{self, Grant, Ticket};
+use crate::telemetry::{Door, metrics};
 use crate::upstream::DirectModel;
 
 /// Where an alias's request goes.
 pub(super) enum Route {
     /// To the ensemble.
     Run(Box<Taken>),
+    /// To the plain door, by this ticket.
+    HandOff(String),
     /// On to its upstream.
     Otherwise(Detour),
 }
@@ -24,6 +31,8 @@ pub(super) fn route(asked: Asked, settings: &Settings) -> Route {
     let delivery =
         if can_stream { Delivery::Live } else { Delivery::Whole { within: settings.buffered_timeout } };
     let body = Bytes::from(body);
+    let ticket_ttl = settings.ticket_ttl.filter(|_| !can_stream);
+    let kept = ticket_ttl.map(|_| body.clone());
     match dispatch::route(dispatch::Asked {
         ensemble,
         head: &head,
@@ -31,12 +40,31 @@ pub(super) fn route(asked: Asked, settings: &Settings) -> Route {
         body,
         door: Door::ExtProc,
         delivery,
+        settled: None,
     }) {
-        dispatch::Route::Run(taken) => Route::Run(taken),
+        dispatch::Route::Run(taken) => {
+            let handed = ticket_ttl.zip(kept).and_then(|(ttl, body)| ticket(&taken, &body, ttl, settings));
+            handed.map_or_else(|| Route::Run(taken), Route::HandOff)
+        }
         dispatch::Route::Otherwise(redirected) => {
             Route::Otherwise(detour(&redirected.request, &redirected.model, &head, settings))
         }
     }
+}
+
+/// A ticket for what the ensemble has taken. What its caller wants of it travels on in headers, to be read again.
+fn ticket(taken: &Taken, body: &Bytes, ttl: Duration, settings: &Settings) -> Option<String> {
+    let Context { caller_key, condition_failed, .. } = &taken.context;
+    let grant = Grant {
+        alias: taken.ensemble.name.to_string(),
+        caller: caller_key.as_ref().map(|key| key.as_str().to_owned()),
+        in_doubt: *condition_failed,
+    };
+    let body = signing::digest([&body[..]]);
+    let ticket = Ticket::issue(grant, body, ttl, &settings.secrets, signing::now())?;
+    debug!(request_id = %taken.context.request_id, alias = %taken.ensemble.name, "request handed to the plain door");
+    metrics::handed_off(&taken.ensemble.name);
+    Some(ticket)
 }
 
 /// The same request for another model. Upstreams know that by its provider's name for it.
@@ -54,15 +82,15 @@ fn detour(request: &Request, model: &DirectModel, head: &RequestHead, settings: 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use super::*;
     use crate::chat::ApiError;
     use crate::dispatch::Given;
-    use crate::ensemble::{Context, Ensemble, Overrides, When, fixture};
-    use crate::ext_proc::headers::told;
+    use crate::ensemble::{Ensemble, Overrides, When, fixture};
+    use crate::ext_proc::{ListModels, ModeOverride};
     use crate::ext_proc::{ListModels, ModeOverride};
     use crate::limits::KeySource;
+    use crate::signing::Secrets;
 
     const BODY: &str = r#"{ "model":"team", "x" : 0.70,"messages":[{"role":"user","content":"hi"}] }"#;
     const REWRITTEN: &str =
@@ -92,6 +120,8 @@ mod tests {
             caller_key: KeySource::Global,
             clear_route_cache: false,
             list_models: ListModels::Off,
+            ticket_ttl: None,
+            secrets: Secrets::of_process(),
         }
     }
 
@@ -100,6 +130,7 @@ mod tests {
             Route::Otherwise(detour) => {
                 format!("otherwise {}", String::from_utf8_lossy(&detour.body.to_bytes()))
             }
+            Route::HandOff(_) => "handed off".to_owned(),
             Route::Run(taken) => {
                 let given = match &taken.request {
                     Given::Unread(_) => "unread".to_owned(),

@@ -13,11 +13,13 @@ use tracing::{error, info, warn};
 
 use super::exchange::{Exchange, Notice, Step};
 use super::listing::Listing;
+use super::marked::{Marked, marked};
 use super::route::{Route, route};
 use super::{Settings, pb, reply};
 use crate::chat::ApiError;
 use crate::dispatch::{self, Models, Pacing, Reply, Taken, Whole, too_large};
 use crate::ensemble::{Runner, Snapshot};
+use crate::signing::Spent;
 use crate::telemetry::metrics::{self, Counter};
 
 /// The external processor.
@@ -38,6 +40,8 @@ pub struct Setup {
     pub runner: Runner,
     /// What the operator decided about the door.
     pub settings: Arc<Settings>,
+    /// What was taken of what is to be taken once.
+    pub spent: Spent,
 }
 
 /// A request that has begun.
@@ -125,9 +129,17 @@ impl Begun {
                             yield Ok(reply::spelled(Reply::Whole(whole)));
                             return;
                         }
-                        Step::Answer(asked) => match route(*asked, &self.setup.settings) {
-                            Route::Run(taken) => break 'taken taken,
-                            Route::Otherwise(detour) => step = Some(exchange.redirect(&detour)),
+                        Step::Answer(asked) => match marked(&asked.head, &asked.body, &self.setup) {
+                            Marked::Ours => step = Some(exchange.pass(asked.body)),
+                            Marked::Looping(error) => step = Some(Step::Refuse(error)),
+                            Marked::No => match route(*asked, &self.setup.settings) {
+                                Route::Run(taken) => break 'taken taken,
+                                Route::HandOff(ticket) => {
+                                    yield Ok(reply::handed_off(ticket));
+                                    return;
+                                }
+                                Route::Otherwise(detour) => step = Some(exchange.redirect(&detour)),
+                            },
                         },
                         Step::Break(violation) => {
                             warn!(%violation, "protocol violation by Envoy");

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use crate::limits::KeySource;
+use crate::signing::Secrets;
 
 /// What an operator decides about this door.
 #[derive(Clone, Debug)]
@@ -28,6 +29,11 @@ pub struct Settings {
     pub clear_route_cache: bool,
     /// Whether callers find the aliases among the models.
     pub list_models: ListModels,
+    /// How long tickets hold by which requests are handed to the plain door, where Envoy keeps bodies; none answers
+    /// them here.
+    pub ticket_ttl: Option<Duration>,
+    /// What tickets are signed with, and what markers may be signed with.
+    pub secrets: Secrets,
 }
 
 /// How the request body is asked for when Envoy's base mode does not send it.

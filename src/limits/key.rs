@@ -51,6 +51,11 @@ impl CallerKey {
         Self("others".into())
     }
 
+    /// The key that [is this text](Self::as_str).
+    pub fn written(key: &str) -> Self {
+        Self(key.into())
+    }
+
     /// The key as text.
     pub fn as_str(&self) -> &str {
         &self.0

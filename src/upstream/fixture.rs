@@ -37,6 +37,7 @@ pub(crate) fn model(name: &str) -> Arc<DirectModel> {
         rules: Rules::default(),
         max_tokens_default: 4096,
         cost: None,
+        marker: None,
     })
 }
 

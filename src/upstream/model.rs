@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue, Uri};
 use super::rules::Rules;
 
 use crate::limits::{Cooldown, RateLimit};
+use crate::signing::Secrets;
 use crate::telemetry::Cost;
 
 /// Where direct models live: an endpoint, its wire format and the credentials for it.
@@ -129,6 +130,8 @@ pub struct DirectModel {
     pub max_tokens_default: u64,
     /// What its tokens cost; none when the operator has not said.
     pub cost: Option<Cost>,
+    /// What its calls are marked with as Consort's own; none leaves them unmarked.
+    pub marker: Option<Secrets>,
 }
 
 /// A question to a model that has cooled down, so that no caller's call is the probe.

@@ -21,13 +21,13 @@ const LAYERS: [&[&str]; 9] = [
     &["limits"],
     &["telemetry"],
 ];
-/// Below all layers, and free of them.
-const BOTTOM: &str = "chat";
+/// Below all layers, and free of them and of each other: what is said, and how Consort knows its own word.
+const BOTTOM: [&str; 2] = ["chat", "signing"];
 /// It builds the runtime types of all layers below these, which alone may name it.
 const CONFIG: (&str, &[&str]) = ("config", &["main", "cli", "app"]);
 
 /// Crates that are one module's business.
-const RESERVED: [(&str, &[&str]); 15] = [
+const RESERVED: [(&str, &[&str]); 16] = [
     ("envoy_types", &["ext_proc", "app"]),
     ("hyper", &["upstream", "http"]),
     // Spans are exported over HTTP, below the layer that calls providers.
@@ -41,6 +41,8 @@ const RESERVED: [(&str, &[&str]); 15] = [
     ("tokio_rustls", &["http"]),
     // The key digests of the plain door.
     ("subtle", &["http"]),
+    // Who signs, signs in one place.
+    ("ring", &["signing"]),
     ("opentelemetry", &["telemetry"]),
     ("opentelemetry_http", &["telemetry"]),
     ("opentelemetry_otlp", &["telemetry"]),
@@ -128,7 +130,7 @@ fn first_names(group: &str) -> Vec<String> {
 }
 
 fn rank(module: &str) -> Option<usize> {
-    if module == BOTTOM {
+    if BOTTOM.contains(&module) {
         Some(LAYERS.len())
     } else {
         LAYERS.iter().position(|layer| layer.contains(&module))
@@ -196,7 +198,9 @@ fn paths_are_read_as_they_are_written() {
     assert_eq!(named(text, "crate::"), ["a", "b", "e", "g", "j"]);
     assert!(may_name("ensemble", "chat") && may_name("config", "ext_proc") && may_name("app", "config"));
     assert!(!may_name("chat", "ensemble") && !may_name("ensemble", "config") && !may_name("config", "app"));
-    assert!(!may_name("telemetry", "limits") && !may_name("http", "ext_proc"));
+    assert!(
+        !may_name("telemetry", "limits") && !may_name("signing", "chat") && !may_name("http", "ext_proc")
+    );
 }
 
 #[test]
@@ -282,6 +286,7 @@ fn is_of_consort(text: &str) -> bool {
         "decisions",
         "drain",
         "http",
+        "signing",
         "log",
     ];
     let first = text.lines().find(|line| !line.is_empty() && !line.starts_with('#')).unwrap_or_default();

@@ -62,6 +62,12 @@ impl Options {
         Self { file: "envoy-buffered.yaml", ..Self::new() }
     }
 
+    /// The shipped attachment that hands ensembles' requests to the plain door.
+    pub fn handoff() -> Self {
+        let handoff = Self { file: "envoy-handoff.yaml", ..Self::new() };
+        handoff.environment("CONSORT__EXT_PROC__HANDOFF__ENABLED", true)
+    }
+
     /// Fields of the ensemble, as the inside of a YAML flow mapping.
     pub fn ensemble(mut self, fields: &str) -> Self {
         self.ensemble = format!(", {fields}");
@@ -94,9 +100,10 @@ impl Options {
         self
     }
 
-    /// A deviation from the shipped Envoy file.
+    /// A deviation from the shipped Envoy file; several are applied in order.
     pub fn edit(mut self, edit: impl FnOnce(String) -> String + Send + 'static) -> Self {
-        self.edit = Box::new(edit);
+        let earlier = self.edit;
+        self.edit = Box::new(|yaml| edit(earlier(yaml)));
         self
     }
 
@@ -112,7 +119,10 @@ impl Options {
             command.envs(self.environment);
         })
         .await;
-        let options = EnvoyOptions::shipped(self.file).consort(service.addr()).upstream(upstream.addr());
+        let mut options = EnvoyOptions::shipped(self.file).consort(service.addr()).upstream(upstream.addr());
+        if self.file == "envoy-handoff.yaml" {
+            options = options.consort_http(service.http());
+        }
         let envoy = Envoy::start(options.edit(self.edit)).await;
         envoy.wait_healthy().await;
         Stack { envoy, service, provider, upstream }

@@ -7,15 +7,15 @@ use crate::config::interpolate::Written;
 use crate::config::problem::{Path, Report};
 use crate::config::schema::{ApiKey, File, Tls};
 use crate::dispatch::Pacing;
+use crate::ext_proc;
 use crate::http::door::{Certificate, CertificateError, Connections, Key, Keys, Settings};
-use crate::limits::KeySource;
 use crate::telemetry::chain;
 
-/// What a file says of the door; nothing of it where something is wrong.
+/// What a file says of the door, beside what it shares with Envoy's; nothing of it where something is wrong.
 pub(super) fn resolve(
     file: &File,
     written: &Written,
-    caller_key: KeySource,
+    envoys: &ext_proc::Settings,
     report: &mut Report,
 ) -> Option<(Settings, Connections)> {
     let path = Path::root().key("http");
@@ -31,8 +31,9 @@ pub(super) fn resolve(
             commit_after: Duration::from_millis(file.stream.commit_after_ms),
             heartbeat: super::bound(file.stream.heartbeat_ms),
         },
-        caller_key,
+        caller_key: envoys.caller_key.clone(),
         keys: keys?,
+        secrets: envoys.secrets.clone(),
     };
     let connections = Connections {
         head_timeout: Duration::from_millis(file.http.head_timeout_ms),

@@ -16,6 +16,7 @@ mod provider;
 mod request;
 mod rules;
 mod shown;
+mod signing;
 mod strategy;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use super::schema::{self, File};
 use super::{Config, Drain};
 use crate::ensemble::Snapshot;
 use crate::ext_proc::{ListModels, ModeOverride, Settings};
+use crate::signing::Secrets;
 use crate::telemetry::{DecisionFile, Log, LogFormat, Sinks};
 use crate::upstream::Pools;
 
@@ -48,17 +50,19 @@ pub(super) fn resolve(
 ) -> Option<Config> {
     let listen = listen::listen(file, report);
     let admin_hosts = listen::admin_hosts(file, report);
-    let settings = settings(file, report);
-    let door = http::resolve(file, written, settings.caller_key.clone(), report);
-    let store = limits::store(file, report);
     let mut files = Files::new(written);
+    let secrets = signing::secrets(file, &mut files, report);
+    let settings = settings(file, secrets.as_ref(), report);
+    let door = http::resolve(file, written, &settings, report);
+    let store = limits::store(file, report);
     let mut pools = Pools::default();
     let mut around = Around { environment, files: &mut files, earlier, pools: &mut pools };
     let providers = provider::resolve(file, written, &mut around, report);
     let mut resolver = Resolver::new(file, written, report);
-    let direct_models = resolver.models(&providers);
+    let direct_models = resolver.models(&providers, &settings.secrets);
     let ensembles = resolver.ensembles();
     let (door, connections) = door?;
+    secrets?;
     Some(Config {
         listen: listen?,
         ext_proc: settings,
@@ -87,7 +91,7 @@ fn bound(ms: u64) -> Option<Duration> {
     (ms > 0).then(|| Duration::from_millis(ms))
 }
 
-fn settings(file: &File, report: &mut Report) -> Settings {
+fn settings(file: &File, secrets: Option<&Secrets>, report: &mut Report) -> Settings {
     Settings {
         mode_override: match file.ext_proc.mode_override {
             schema::ModeOverride::Standalone => ModeOverride::Standalone,
@@ -105,7 +109,20 @@ fn settings(file: &File, report: &mut Report) -> Settings {
             schema::ListModels::Add => ListModels::Add,
             schema::ListModels::Answer => ListModels::Answer,
         },
+        ticket_ttl: ticket_ttl(file, report),
+        // Where there is none, the configuration is refused.
+        secrets: secrets.cloned().unwrap_or_else(Secrets::of_process),
     }
+}
+
+/// How long tickets of the hand-off hold; none where nothing is handed off.
+fn ticket_ttl(file: &File, report: &mut Report) -> Option<Duration> {
+    let schema::HandOff { enabled, ticket_ttl_ms } = file.ext_proc.handoff;
+    if enabled && file.listen.http.is_none() {
+        let what = "needs `listen.http`: that door answers what this one hands off";
+        report.add(Path::root().key("ext_proc").key("handoff").key("enabled"), what);
+    }
+    enabled.then(|| Duration::from_millis(ticket_ttl_ms))
 }
 
 /// The header that names a redirected request's model.

@@ -9,6 +9,7 @@ use super::{bound, health, limits};
 use crate::config::interpolate::Written;
 use crate::config::problem::{Path, Report, did_you_mean};
 use crate::config::schema::{self, File};
+use crate::signing::Secrets;
 use crate::telemetry::Cost;
 use crate::upstream::{Credential, DirectModel, ResponseFormat};
 
@@ -39,7 +40,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// Learns every name; the direct models, in the file's order.
-    pub(super) fn models(&mut self, providers: &Providers<'_>) -> Vec<Arc<DirectModel>> {
+    pub(super) fn models(&mut self, providers: &Providers<'_>, secrets: &Secrets) -> Vec<Arc<DirectModel>> {
         let list = Path::root().key("models");
         let mut direct = Vec::new();
         for (i, model) in self.file.models.iter().enumerate() {
@@ -47,7 +48,7 @@ impl<'a> Resolver<'a> {
             let named = if model.ensemble.is_some() {
                 Named::Ensemble
             } else {
-                Named::Direct(self.direct_model(model, &path, providers))
+                Named::Direct(self.direct_model(model, &path, providers, secrets))
             };
             if let Named::Direct(Some(model)) = &named {
                 direct.push(Arc::clone(model));
@@ -84,6 +85,7 @@ impl<'a> Resolver<'a> {
         model: &schema::Model,
         path: &Path,
         providers: &Providers<'_>,
+        secrets: &Secrets,
     ) -> Option<Arc<DirectModel>> {
         // Where one is missing, the structure has been reported.
         let provider = model.provider.as_deref()?;
@@ -112,6 +114,7 @@ impl<'a> Resolver<'a> {
             let what = "cannot ask for nobody: the provider's `api_key` is `passthrough`";
             self.report.add(path.key("background_check"), what);
         }
+        let is_marked = written.is_some_and(|known| self.is_marked(known, &model_name));
         let cooldown = health::cooldown(&model.cooldown, path, self.report);
         let background_check = health::background_check(model, path, self.report);
         let rate_limit = limits::of_model(model, path, self.report);
@@ -132,7 +135,22 @@ impl<'a> Resolver<'a> {
             rules,
             max_tokens_default: model.max_tokens_default.unwrap_or(MAX_TOKENS),
             cost: model.cost.map(cost),
+            marker: is_marked.then(|| secrets.clone()),
         }))
+    }
+
+    /// Whether calls to this model carry a marker.
+    fn is_marked(&self, provider: &schema::Provider, model_name: &str) -> bool {
+        match provider.marker {
+            schema::Marker::Always => true,
+            schema::Marker::Never => false,
+            schema::Marker::Auto => {
+                let ensembles = self.file.models.iter().filter(|model| model.ensemble.is_some());
+                let ad_hoc = self.file.overrides.ad_hoc.iter().map(|ad_hoc| &*ad_hoc.alias);
+                let mut aliases = ensembles.map(|model| &*model.display_name).chain(ad_hoc);
+                provider.adapter == schema::Adapter::OpenAi && aliases.any(|alias| alias == model_name)
+            }
+        }
     }
 
     /// The direct model called `name`, as `path` asks for it.

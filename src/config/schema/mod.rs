@@ -20,6 +20,7 @@ mod overrides;
 mod panel;
 mod process;
 mod provider;
+mod signing;
 mod strategy;
 
 use schemars::JsonSchema;
@@ -38,9 +39,10 @@ pub use model::{Cost, Model, ResponseFormat, Rules, Unsupported};
 pub use overrides::{AdHoc, FileOverrides, Overrides};
 pub use panel::{Member, Params};
 pub use process::{
-    Admin, Drain, ExtProc, Limits, ListModels, Log, LogFormat, LogLevel, ModeOverride, Stream,
+    Admin, Drain, ExtProc, HandOff, Limits, ListModels, Log, LogFormat, LogLevel, ModeOverride, Stream,
 };
-pub use provider::{Adapter, Http2, Preset, Provider, ProviderTls};
+pub use provider::{Adapter, Http2, Marker, Preset, Provider, ProviderTls};
+pub use signing::Signing;
 pub use strategy::{
     Average, AverageOf, Confidence, First, OnNoConsensus, Rank, RankMode, Require, Strategy, Vote, Weighted,
 };
@@ -73,6 +75,8 @@ pub struct File {
     pub drain: Drain,
     /// The plain HTTP door.
     pub http: Http,
+    /// What Consort signs with: tickets of the hand-off, and markers on calls of its own.
+    pub signing: Signing,
     /// What Consort logs, to standard output.
     pub log: Log,
     /// Where the record of every run goes, besides the log.

@@ -85,6 +85,8 @@ pub struct ExtProc {
     pub clear_route_cache: bool,
     /// Whether callers find the aliases by `GET /v1/models`, where Envoy has a route that shows it.
     pub list_models: ListModels,
+    /// Whether an ensemble's request is handed to the plain HTTP door where Envoy's mode is `BUFFERED`.
+    pub handoff: HandOff,
 }
 
 impl Default for ExtProc {
@@ -95,7 +97,27 @@ impl Default for ExtProc {
             model_header: None,
             clear_route_cache: false,
             list_models: ListModels::default(),
+            handoff: HandOff::default(),
         }
+    }
+}
+
+/// The hand-off: where Envoy's mode is `BUFFERED`, an ensemble's request is not answered but gets a signed ticket, by
+/// which Envoy routes it to the plain HTTP door, which streams. The route is in `deploy/envoy/envoy-handoff.yaml`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct HandOff {
+    /// Whether requests are handed off. `listen.http` is needed then, and several replicas need the same `signing`.
+    pub enabled: bool,
+    /// How long a ticket holds, in ms: the way from this door to the other one, upload included. The clocks of
+    /// replicas must not differ by more.
+    #[schemars(range(min = 1, max = MAX_MS))]
+    pub ticket_ttl_ms: u64,
+}
+
+impl Default for HandOff {
+    fn default() -> Self {
+        Self { enabled: false, ticket_ttl_ms: 10_000 }
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Provider {
     /// A file that holds the key, like a mounted secret; a newline at its end is ignored.
     #[schemars(length(min = 1))]
     pub api_key_file: Option<String>,
+    /// Whether calls carry a marker, by which Consort behind the same Envoy knows them for its own and lets them pass.
+    pub marker: Marker,
     /// How the provider is known, and how Consort is known to it; for base URLs that begin with `https://`.
     pub tls: Option<ProviderTls>,
     /// When HTTP/2 is spoken.
@@ -74,6 +76,7 @@ impl Default for Provider {
             base_url: String::new(),
             api_key: None,
             api_key_file: None,
+            marker: Marker::default(),
             tls: None,
             http2: Http2::default(),
             proxy: None,
@@ -103,6 +106,20 @@ pub struct ProviderTls {
     /// A PEM file of the private key of that certificate.
     #[schemars(length(min = 1))]
     pub key_file: Option<String>,
+}
+
+/// Whether calls carry a marker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Marker {
+    /// Those to a `model_name` that is also the name of an ensemble of this file: only these could be taken for an
+    /// ensemble's request.
+    #[default]
+    Auto,
+    /// All: for a gateway that gives models other names.
+    Always,
+    /// None.
+    Never,
 }
 
 /// When HTTP/2 is spoken.

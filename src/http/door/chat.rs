@@ -75,14 +75,19 @@ impl Door {
             Scan::Model(model) => model,
             Scan::More | Scan::None => return Err(without_model(body)),
         };
+        let settled = match head.ticket() {
+            Some(ticket) => Some(self.redeem(ticket, &model, &body)?),
+            None => None,
+        };
         let ensemble = self.snapshot.any(&model).ok_or_else(|| refusal::unknown_model(&model))?;
         let asked = Asked {
             ensemble: Arc::clone(ensemble),
             head,
             caller_key: &self.settings.caller_key,
             body,
-            door: telemetry::Door::Http,
+            door: if settled.is_some() { telemetry::Door::ExtProc } else { telemetry::Door::Http },
             delivery: Delivery::Live,
+            settled,
         };
         Ok(match dispatch::route(asked) {
             Route::Run(taken) => *taken,

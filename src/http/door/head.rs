@@ -5,9 +5,17 @@ use axum::http::request::Parts;
 
 use crate::dispatch::Headers;
 use crate::limits::CallerKey;
+use crate::signing::Ticket;
 
 /// The head of a request.
 pub(super) struct Head(pub(super) Parts);
+
+impl Head {
+    /// The ticket that has opened the door.
+    pub(super) fn ticket(&self) -> Option<&Ticket> {
+        self.0.extensions.get()
+    }
+}
 
 impl Headers for Head {
     fn value(&self, name: &str) -> Option<&[u8]> {

@@ -12,6 +12,7 @@ mod refusal;
 mod server;
 #[cfg(test)]
 mod tests;
+mod ticket;
 mod tls;
 
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use tracing::debug;
 use crate::dispatch::{Models, Pacing, is_request_id};
 use crate::ensemble::{Runner, Snapshot};
 use crate::limits::{CallerKey, KeySource};
+use crate::signing::{Secrets, Spent};
 
 pub use keys::{Key, Keys};
 pub(super) use server::InFlight;
@@ -49,6 +51,8 @@ pub struct Settings {
     pub caller_key: KeySource,
     /// Who may come in; everybody where there are none.
     pub keys: Keys,
+    /// What the tickets are signed with that open it as well.
+    pub secrets: Secrets,
 }
 
 /// The door: what it serves, and how.
@@ -58,12 +62,26 @@ pub struct Door {
     runner: Runner,
     settings: Arc<Settings>,
     models: Models,
+    /// The tickets that were taken.
+    spent: Spent,
 }
 
 impl Door {
     /// A door to these ensembles and direct models.
     pub fn new(snapshot: Arc<Snapshot>, runner: Runner, settings: Settings) -> Self {
-        Self { snapshot, runner, settings: Arc::new(settings), models: Models::from_now() }
+        Self {
+            snapshot,
+            runner,
+            settings: Arc::new(settings),
+            spent: Spent::default(),
+            models: Models::from_now(),
+        }
+    }
+
+    /// The same, which knows what was taken before.
+    #[must_use]
+    pub fn remembering(self, spent: Spent) -> Self {
+        Self { spent, ..self }
     }
 
     /// Whether it takes a key to come in.
@@ -117,11 +135,14 @@ pub fn router(door: Live) -> Router {
 
 /// The API alone, for an origin that serves other paths too.
 pub fn routes(door: Live) -> Router {
-    Router::new()
+    let chat = Router::new()
         .route("/v1/chat/completions", post(chat::complete))
+        .route_layer(from_fn_with_state(door.clone(), ticket::admit));
+    Router::new()
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::show))
         .route_layer(from_fn_with_state(door.clone(), authorise))
+        .merge(chat)
         .layer(from_fn(identify))
         .with_state(door)
 }

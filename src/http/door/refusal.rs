@@ -51,6 +51,13 @@ pub(super) async fn wrong_method(headers: HeaderMap) -> Response {
     refused(&ApiError::new(405, "method_not_allowed", message), &headers)
 }
 
+/// The error for a ticket that opens nothing. Why is between us: who has made it up learns nothing from it.
+pub(super) fn invalid_ticket() -> ApiError {
+    let message =
+        "the header x-consort-ticket holds no ticket for this request; only Consort itself sends it";
+    ApiError::new(403, "invalid_ticket", message)
+}
+
 pub(super) fn no_key(headers: &HeaderMap) -> Response {
     unauthorised("no API key was sent; send it as the header `authorization: Bearer …`", headers)
 }

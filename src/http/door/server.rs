@@ -26,6 +26,9 @@ use super::patience::Patience;
 const MAX_HEAD: usize = 64 << 10;
 /// How often a caller that is silent over HTTP/2 is asked whether it is there.
 const PING: Duration = Duration::from_secs(20);
+/// How many requests may have been given up before they are seen. Behind an Envoy many callers share a connection, and
+/// leave in a crowd; hyper's 20 would end it for all of them.
+const MAX_PENDING_RESETS: usize = 1024;
 
 /// How long a connection may take for what is its caller's part.
 #[derive(Clone, Debug)]
@@ -121,7 +124,11 @@ async fn connection(
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(bounds.head_timeout).max_buf_size(MAX_HEAD);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS);
     let mut serving = std::pin::pin!(builder.serve_connection(io, service));
     let mut idle = std::pin::pin!(in_flight.idle(&bounds, began));
     let mut is_stopping = false;

@@ -38,6 +38,7 @@ fn door_of(caller: Arc<dyn Caller>, keys: Keys) -> Door {
         body_timeout: Duration::from_secs(5),
         pacing: Pacing { commit_after: Duration::from_secs(10), heartbeat: Some(Duration::from_secs(3)) },
         keys,
+        secrets: Secrets::of_process(),
     };
     Door::new(Arc::new(snapshot), runner, settings)
 }

@@ -74,6 +74,27 @@ pub fn passed_otherwise(alias: &str) {
     }
 }
 
+/// Counts a request of this alias that is handed to the plain door, where metrics are installed.
+pub fn handed_off(alias: &str) {
+    if let Some(metrics) = INSTALLED.get() {
+        metrics.series().scribe().count(&HANDOFFS, &[alias], 1);
+    }
+}
+
+/// Counts a ticket that was refused for this reason, where metrics are installed.
+pub fn ticket_refused(reason: &'static str) {
+    if let Some(metrics) = INSTALLED.get() {
+        metrics.series().scribe().count(&TICKETS_REFUSED, &[reason], 1);
+    }
+}
+
+/// Counts a call of Consort's own that came back, where metrics are installed.
+pub fn loop_refused(reason: &'static str) {
+    if let Some(metrics) = INSTALLED.get() {
+        metrics.series().scribe().count(&LOOPS_REFUSED, &[reason], 1);
+    }
+}
+
 /// Where requests that name no alias are counted: to be made once, for a path that every request takes.
 pub fn passed_through() -> Counter {
     counter!(PASSTHROUGH.name)

@@ -138,6 +138,24 @@ pub const OTHERWISE: Metric = counter(
     &["alias"],
     "Requests to aliases that went on to the ensemble's `otherwise` model.",
 );
+/// Requests that were handed to the plain door.
+pub const HANDOFFS: Metric = counter(
+    "consort_handoffs_total",
+    &["alias"],
+    "Requests to aliases that Envoy's door handed to the HTTP door by a ticket.",
+);
+/// Tickets that opened nothing.
+pub const TICKETS_REFUSED: Metric = counter(
+    "consort_tickets_refused_total",
+    &["reason"],
+    "Tickets that the HTTP door refused: forged, expired, replayed, or for another body or alias.",
+);
+/// Calls of our own that came back.
+pub const LOOPS_REFUSED: Metric = counter(
+    "consort_loops_refused_total",
+    &["reason"],
+    "Calls of Consort's own that came back and were refused: their marker was expired, replayed or for another body, or they came to the HTTP door.",
+);
 /// Wishes that were not granted.
 pub const IGNORED_HEADERS: Metric = counter(
     "consort_ignored_headers_total",
@@ -283,7 +301,7 @@ pub const BUILD_INFO: Metric =
     gauge("consort_build_info", Unit::Count, &["version"], "Always 1; its label is the running version.");
 
 /// Every metric, in the order in which the documentation has them.
-pub const ALL: [&Metric; 30] = [
+pub const ALL: [&Metric; 33] = [
     &REQUESTS,
     &REQUEST_DURATION,
     &ERRORS,
@@ -292,6 +310,9 @@ pub const ALL: [&Metric; 30] = [
     &OVERHEAD,
     &PASSTHROUGH,
     &OTHERWISE,
+    &HANDOFFS,
+    &TICKETS_REFUSED,
+    &LOOPS_REFUSED,
     &IGNORED_HEADERS,
     &CONDITION_FAILURES,
     &MEMBER_CALLS,

@@ -13,6 +13,7 @@ use super::super::client::Reader;
 use super::super::{Call, Credential, Events, Failure, Provider};
 use super::{Listener, Refusal, Spoken, Stage};
 use crate::chat::{Body, Event, sse};
+use crate::signing::{self, Secrets};
 use crate::telemetry::Attempts;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -20,6 +21,7 @@ const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("consort/", env!("CARGO_PKG_VERSION")));
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const MARKER: HeaderName = HeaderName::from_static(signing::MARKER);
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// OpenAI's finer `retry-after`.
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
@@ -104,7 +106,19 @@ fn request(call: &Call, provider: &Provider, uri: Uri, body: Body) -> Request<Bo
     for (name, value) in credential.into_iter().chain(passed) {
         headers.insert(name, value.clone());
     }
+    if let Some(value) = call.model.marker.as_ref().and_then(|secrets| marker(secrets, request.body())) {
+        request.headers_mut().insert(MARKER, value);
+    }
     request
+}
+
+/// By which Consort knows the call for its own when it comes back: for this body, so that each attempt has another.
+fn marker(secrets: &Secrets, body: &Body) -> Option<HeaderValue> {
+    let text =
+        signing::marker::issue(signing::digest(body.chunks().map(AsRef::as_ref)), secrets, signing::now())?;
+    let mut value = HeaderValue::try_from(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {

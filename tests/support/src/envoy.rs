@@ -21,6 +21,7 @@ const START: Duration = Duration::from_secs(15);
 pub struct EnvoyOptions {
     file: PathBuf,
     consort: Door,
+    http: Option<SocketAddr>,
     upstream: Option<SocketAddr>,
     edit: Box<dyn FnOnce(String) -> String + Send>,
 }
@@ -32,11 +33,12 @@ enum Door {
 }
 
 impl EnvoyOptions {
-    /// A file of `deploy/envoy/` by its name: `envoy.yaml`, `envoy-buffered.yaml`.
+    /// A file of `deploy/envoy/` by its name: `envoy.yaml`, `envoy-buffered.yaml`, `envoy-handoff.yaml`.
     pub fn shipped(file: &str) -> Self {
         Self {
             file: crate::workspace().join("deploy/envoy").join(file),
             consort: Door::Nobody,
+            http: None,
             upstream: None,
             edit: Box::new(|yaml| yaml),
         }
@@ -51,6 +53,12 @@ impl EnvoyOptions {
     /// The Unix socket on which Consort listens.
     pub fn consort_socket(mut self, path: impl Into<PathBuf>) -> Self {
         self.consort = Door::Socket(path.into());
+        self
+    }
+
+    /// Where Consort's plain HTTP door listens, for a file that leads there; without it, at a port that refuses.
+    pub fn consort_http(mut self, addr: SocketAddr) -> Self {
+        self.http = Some(addr);
         self
     }
 
@@ -126,7 +134,7 @@ impl Envoy {
         self.admin
     }
 
-    /// Waits, at most 15 s, until every host of the `consort` cluster has passed its health check.
+    /// Waits, at most 15 s, until every host of the clusters that lead to Consort has passed its health check.
     ///
     /// Until then Envoy does not ask Consort at all: with `healthy_panic_threshold: 0` it fails open.
     pub async fn wait_healthy(&self) {
@@ -196,12 +204,13 @@ impl Envoy {
     async fn healthy(&self) -> bool {
         let clusters = http::get(self.admin, "/clusters?format=json").send().await.json();
         let clusters = clusters["cluster_statuses"].as_array().cloned().unwrap_or_default();
-        let consort = clusters.iter().find(|cluster| cluster["name"] == "consort");
-        let hosts = consort.and_then(|cluster| cluster["host_statuses"].as_array());
-        hosts.is_some_and(|hosts| {
-            !hosts.is_empty()
-                && hosts.iter().all(|host| host["health_status"]["failed_active_health_check"] != true)
-        })
+        let is_consort = |cluster: &&Value| cluster["name"] == "consort" || cluster["name"] == "consort_http";
+        let mut hosts = clusters
+            .iter()
+            .filter(is_consort)
+            .flat_map(|c| c["host_statuses"].as_array().cloned().unwrap_or_default());
+        let is_well = |host: Value| host["health_status"]["failed_active_health_check"] != true;
+        hosts.next().is_some_and(is_well) && hosts.all(is_well)
     }
 
     async fn poll<T>(&self, what: &str, within: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
@@ -256,6 +265,9 @@ fn substitute(options: EnvoyOptions) -> (String, Vec<TcpSocket>) {
         yaml = replace_once(yaml, &port(ours), &port(0));
     }
     yaml = replace_once(yaml, &port(9000), &port(port_of(options.upstream)));
+    if yaml.contains(&port(8080)) {
+        yaml = replace_once(yaml, &port(8080), &port(port_of(options.http)));
+    }
     yaml = match options.consort {
         Door::Nobody => replace_once(yaml, &port(50051), &port(port_of(None))),
         Door::Port(addr) => replace_once(yaml, &port(50051), &port(port_of(Some(addr)))),

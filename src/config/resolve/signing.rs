@@ -1,0 +1,41 @@
+//! What Consort signs with.
+
+use super::files::Files;
+use crate::config::problem::{Path, Report};
+use crate::config::schema::File;
+use crate::signing::{MIN_SECRET_BYTES, Secrets};
+
+/// The secrets; nothing when one of them is none.
+pub(super) fn secrets(file: &File, files: &mut Files<'_>, report: &mut Report) -> Option<Secrets> {
+    let path = Path::root().key("signing");
+    let written = file.signing.secrets.iter().enumerate();
+    let mut secrets: Vec<_> = written
+        .map(|(i, secret)| (path.key("secrets").index(i), Some(secret.expose().as_bytes().to_vec())))
+        .collect();
+    for (i, name) in file.signing.secret_files.iter().enumerate() {
+        let path = path.key("secret_files").index(i);
+        let read = files.read(&path, name, report);
+        secrets.push((path, read.map(without_newline)));
+    }
+    let mut sound = Vec::new();
+    for (path, secret) in secrets {
+        match secret {
+            Some(secret) if secret.len() < MIN_SECRET_BYTES => {
+                let what = format!(
+                    "a secret has at least {MIN_SECRET_BYTES} bytes, as `openssl rand -base64 32` prints it"
+                );
+                report.add(path, what);
+                sound.push(None);
+            }
+            read => sound.push(read),
+        }
+    }
+    let sound: Vec<Vec<u8>> = sound.into_iter().collect::<Option<_>>()?;
+    Some(Secrets::new(sound.iter().map(Vec::as_slice)).unwrap_or_else(Secrets::of_process))
+}
+
+fn without_newline(mut text: Vec<u8>) -> Vec<u8> {
+    let newlines = text.iter().rev().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    text.truncate(text.len() - newlines);
+    text
+}

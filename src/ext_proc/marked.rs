@@ -1,0 +1,34 @@
+//! Whether an alias's request is one that Consort itself made.
+
+use super::Setup;
+use super::headers::RequestHead;
+use crate::chat::ApiError;
+use crate::dispatch::{Headers, is_loop};
+use crate::signing::{self, MARKER, marker};
+use crate::telemetry::metrics;
+
+/// Whether a request is Consort's own.
+pub(super) enum Marked {
+    /// It is a caller's.
+    No,
+    /// It is, and goes on to its upstream.
+    Ours,
+    /// It is, or was, and must not be answered again.
+    Looping(Box<ApiError>),
+}
+
+/// Reads the marker, which each replica with the same secrets knows. One that nobody of ours has made means nothing.
+pub(super) fn marked(head: &RequestHead, body: &[u8], setup: &Setup) -> Marked {
+    let Some(text) = head.value(MARKER) else {
+        return Marked::No;
+    };
+    let digest = || signing::digest([body]);
+    match marker::check(text, digest, &setup.settings.secrets, &setup.spent, signing::now()) {
+        None => Marked::No,
+        Some(Ok(())) => Marked::Ours,
+        Some(Err(refused)) => {
+            metrics::loop_refused(refused.label());
+            Marked::Looping(Box::new(is_loop()))
+        }
+    }
+}
