@@ -87,7 +87,7 @@ mod tests {
     use crate::chat::ApiError;
     use crate::dispatch::Given;
     use crate::ensemble::{Ensemble, Overrides, When, fixture};
-    use crate::ext_proc::{ListModels, ModeOverride};
+    use crate::ext_proc::headers::told;
     use crate::ext_proc::{ListModels, ModeOverride};
     use crate::limits::KeySource;
     use crate::signing::Secrets;
