@@ -11,7 +11,7 @@ use super::headers::RequestHead;
 use super::pb::{self, BodySendMode};
 use super::{ModeOverride, reply};
 use crate::chat::{ApiError, Body, ModelScan, Scan};
-use crate::dispatch::{Headers, too_large};
+use crate::dispatch::{Headers, Whole, too_large};
 use crate::ensemble::{Ensemble, Snapshot};
 use crate::signing::{MARKER, TICKET};
 
@@ -40,6 +40,8 @@ pub(super) enum Step {
     Finish(Vec<pb::ProcessingResponse>),
     /// Answer the request with this error; nothing more is to be said.
     Refuse(Box<ApiError>),
+    /// Answer the request with this; nothing more is to be said.
+    Tell(Box<Whole>),
     /// An alias's request is complete: answer it, or let it [pass](Exchange::pass) or be
     /// [redirected](Exchange::redirect).
     Answer(Box<Asked>),

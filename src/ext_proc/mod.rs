@@ -1,10 +1,12 @@
 //! Envoy's door: the external processing protocol.
 //!
-//! [`service`](Service) speaks gRPC, `exchange` is the protocol without I/O, `marked` knows Consort's own calls, `route`
+//! [`service`](Service) speaks gRPC, `exchange` is the protocol without I/O, `listing` that of a list of models, `marked`
+//! knows Consort's own calls, `route`
 //! sees to what goes on to its upstream after all, or to the plain door, and leaves the rest to [`dispatch`](crate::dispatch), whose replies `reply` spells.
 
 mod exchange;
 mod headers;
+mod listing;
 mod marked;
 mod note;
 mod reply;
@@ -13,7 +15,7 @@ mod service;
 mod settings;
 
 pub use service::{Service, Setup};
-pub use settings::{ModeOverride, Settings};
+pub use settings::{ListModels, ModeOverride, Settings};
 
 /// The parts of Envoy's API that this door speaks.
 mod pb {

@@ -69,6 +69,7 @@ fn told(step: &Step) -> String {
             );
         }
         Step::Refuse(error) => return format!("refuse {}", error.status),
+        Step::Tell(whole) => return format!("tell {}", whole.status),
         Step::Break(violation) => return format!("break: {violation}"),
     };
     for reply in replies {
@@ -379,7 +380,7 @@ fn short_sequences_never_speak_out_of_turn() {
                 Step::Send(replies) => {
                     assert!(!over || replies.is_empty(), "{sequence}: spoke after the end")
                 }
-                Step::Finish(_) | Step::Answer(_) | Step::Refuse(_) => {
+                Step::Finish(_) | Step::Answer(_) | Step::Refuse(_) | Step::Tell(_) => {
                     assert!(!over, "{sequence}: a second terminal step {}", told(&step));
                     over = true;
                 }
