@@ -159,8 +159,9 @@ impl<'a> Edit<'a> {
             }
         };
         let is_taken = match self.changes.iter().find(|(name, _)| *name == to) {
-            Some((_, change)) => !matches!(change, Change::Remove),
-            None => self.object.span(&to).is_some(),
+            Some((_, Change::Set(_))) => true,
+            Some((_, Change::Remove)) => false,
+            Some((_, Change::Wrap { .. })) | None => self.object.span(&to).is_some(),
         };
         let without = self.remove(from);
         match value {

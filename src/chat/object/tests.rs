@@ -55,6 +55,12 @@ fn a_renamed_member_keeps_its_bytes_and_yields_to_one_that_has_the_name() {
     assert_eq!(text(o.edit().set("x", "3").rename("x", "y")), "{\"a\": 1e2 ,\"b\":2,\"y\":3}");
     assert_eq!(text(o.edit().remove("a").rename("a", "c")), "{\"b\":2}");
     assert_eq!(text(o.edit().rename("x", "y").rename("a", "a")), "{\"a\": 1e2 ,\"b\":2}");
+    let nothing = || Bytes::new();
+    assert_eq!(
+        text(o.edit().wrap("c", nothing(), nothing()).rename("a", "c")),
+        "{\"b\":2,\"c\":1e2}",
+        "it is not there"
+    );
 }
 
 #[test]
