@@ -79,6 +79,8 @@ fn items_are_put_around_those_of_an_array() {
     let o = object("{\"m\":[ {\"x\":1} ],\"e\":[ ]}");
     let (b, a) = (Bytes::from_static(b"1"), Bytes::from_static(b"2"));
     assert_eq!(text(o.edit().wrap("m", b.clone(), a.clone())), "{\"m\":[1, {\"x\":1} ,2],\"e\":[ ]}");
+    let renamed = o.edit().wrap("m", b.clone(), a.clone()).rename("m", "n");
+    assert_eq!(text(renamed), "{\"e\":[ ],\"n\":[1, {\"x\":1} ,2]}", "they go with it");
     assert_eq!(text(o.edit().wrap("m", Bytes::new(), a.clone())), "{\"m\":[ {\"x\":1} ,2],\"e\":[ ]}");
     assert_eq!(text(o.edit().wrap("e", b, a)), "{\"m\":[ {\"x\":1} ],\"e\":[ ]}");
 }
