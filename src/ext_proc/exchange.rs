@@ -150,11 +150,13 @@ impl Exchange {
 
     /// Takes the next message.
     pub(super) fn receive(&mut self, message: pb::ProcessingRequest) -> Step {
+        if matches!(self.phase, Phase::Asked(_) | Phase::Over) {
+            return Step::Send(Vec::new());
+        }
         let Some(request) = message.request else {
-            return Step::Break(Violation::Empty);
+            return self.violation(Violation::Empty);
         };
         match (&self.phase, request) {
-            (Phase::Asked(_) | Phase::Over, _) => Step::Send(Vec::new()),
             (Phase::Start, pb::Request::RequestHeaders(headers)) => {
                 let base = message.protocol_config.map(|c| c.request_body_mode());
                 let end = headers.end_of_stream;
@@ -170,8 +172,8 @@ impl Exchange {
                 | pb::Request::ResponseBody(_)
                 | pb::Request::ResponseTrailers(_)),
             ) => self.over(reply::pass_response(&request).into_iter().collect()),
-            (Phase::Start, _) => Step::Break(Violation::NoHeaders),
-            (_, pb::Request::RequestHeaders(_)) => Step::Break(Violation::HeadersTwice),
+            (Phase::Start, _) => self.violation(Violation::NoHeaders),
+            (_, pb::Request::RequestHeaders(_)) => self.violation(Violation::HeadersTwice),
             (_, pb::Request::RequestBody(piece)) => self.body(piece),
             (_, pb::Request::RequestTrailers(_)) => self.trailers(),
         }
@@ -385,11 +387,20 @@ impl Exchange {
         if end { self.over(replies) } else { Step::Send(replies) }
     }
 
+    fn violation(&mut self, violation: Violation) -> Step {
+        self.phase = Phase::Over;
+        Step::Break(violation)
+    }
+
     fn over(&mut self, replies: Vec<pb::ProcessingResponse>) -> Step {
         self.phase = Phase::Over;
         Step::Finish(replies)
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod oracle;
+#[cfg(test)]
+mod sequences;
 #[cfg(test)]
 mod tests;

@@ -17,14 +17,22 @@ mod settings;
 pub use service::{Service, Setup};
 pub use settings::{ListModels, ModeOverride, Settings};
 
+/// What fuzz targets need of the machine behind this door.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use super::exchange::oracle::{Attachment, Said, play};
+    pub use super::pb::BodySendMode;
+}
+
 /// The parts of Envoy's API that this door speaks.
 mod pb {
     pub(super) use envoy_types::pb::envoy::config::core::v3::{
         HeaderMap, HeaderValue, HeaderValueOption, Metadata, header_value_option::HeaderAppendAction,
     };
+    pub use envoy_types::pb::envoy::extensions::filters::http::ext_proc::v3::processing_mode::BodySendMode;
     pub(super) use envoy_types::pb::envoy::extensions::filters::http::ext_proc::v3::{
-        ProcessingMode,
-        processing_mode::{BodySendMode, HeaderSendMode},
+        ProcessingMode, processing_mode::HeaderSendMode,
     };
     pub(super) use envoy_types::pb::envoy::service::ext_proc::v3::{
         BodyMutation, BodyResponse, CommonResponse, HeaderMutation, HeadersResponse, HttpBody, HttpHeaders,

@@ -20,4 +20,6 @@ pub use rate::{Budget, Rate, RateLimit, Window, estimated_tokens};
 pub use store::{Keeper, OnError, RedisSettings, RedisUrlError};
 
 #[cfg(test)]
+mod concurrent;
+#[cfg(test)]
 mod tests;

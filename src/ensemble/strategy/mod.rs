@@ -7,6 +7,9 @@ pub(super) mod score;
 mod verdict;
 pub(super) mod vote;
 
+#[cfg(fuzzing)]
+pub use verdict::fuzzing;
+
 use std::sync::Arc;
 
 use super::alias::Params;

@@ -353,39 +353,3 @@ fn an_attachment_that_hides_bodies_is_noticed() {
     play(&mut waiting, [body("{", false)]);
     assert!(!waiting.awaits_override());
 }
-
-/// Every sequence of up to four messages ends no worse than in a violation: never a second
-/// terminal step, nothing after one, no panic.
-#[test]
-fn short_sequences_never_speak_out_of_turn() {
-    let alphabet: Vec<pb::ProcessingRequest> = vec![
-        chat(BodySendMode::None),
-        chat(BodySendMode::FullDuplexStreamed),
-        chat(BodySendMode::Buffered),
-        body(ALIAS, true),
-        body(r#"{"model":"#, false),
-        body(r#""team"}"#, true),
-        body(r#""gpt"}"#, false),
-        trailers(),
-        message(pb::Request::ResponseHeaders(pb::HttpHeaders::default())),
-        pb::ProcessingRequest::default(),
-    ];
-    for sequence in 0..alphabet.len().pow(4) {
-        let mut exchange = exchange();
-        let mut over = false;
-        for place in 0..4u32 {
-            let message = alphabet[sequence / alphabet.len().pow(place) % alphabet.len()].clone();
-            let step = exchange.receive(message);
-            match &step {
-                Step::Send(replies) => {
-                    assert!(!over || replies.is_empty(), "{sequence}: spoke after the end")
-                }
-                Step::Finish(_) | Step::Answer(_) | Step::Refuse(_) | Step::Tell(_) => {
-                    assert!(!over, "{sequence}: a second terminal step {}", told(&step));
-                    over = true;
-                }
-                Step::Break(_) => break,
-            }
-        }
-    }
-}
