@@ -1,17 +1,17 @@
 //! The protocol without I/O: a message in, a step out. It holds no clock and no socket.
 
 mod held;
+mod step;
 
 use std::sync::Arc;
 
-use http::HeaderName;
-
 use self::held::Held;
+pub(super) use self::step::{Asked, Detour, Notice, Step, Violation};
 use super::headers::RequestHead;
 use super::pb::{self, BodySendMode};
 use super::{ModeOverride, reply};
-use crate::chat::{ApiError, Body, ModelScan, Scan};
-use crate::dispatch::{Headers, Whole, too_large};
+use crate::chat::{ModelScan, Scan};
+use crate::dispatch::{Headers, too_large};
 use crate::ensemble::{Ensemble, Snapshot};
 use crate::signing::{MARKER, TICKET};
 
@@ -29,66 +29,6 @@ pub(super) struct Exchange {
     held: Held,
     notice: Option<Notice>,
     overridden: bool,
-}
-
-/// What is to be done next.
-#[derive(Debug)]
-pub(super) enum Step {
-    /// Send these and read on.
-    Send(Vec<pb::ProcessingResponse>),
-    /// Send these; nothing more is to be said.
-    Finish(Vec<pb::ProcessingResponse>),
-    /// Answer the request with this error; nothing more is to be said.
-    Refuse(Box<ApiError>),
-    /// Answer the request with this; nothing more is to be said.
-    Tell(Box<Whole>),
-    /// An alias's request is complete: answer it, or let it [pass](Exchange::pass) or be
-    /// [redirected](Exchange::redirect).
-    Answer(Box<Asked>),
-    /// Envoy said what it may not say here.
-    Break(Violation),
-}
-
-/// An alias's complete request.
-#[derive(Debug)]
-pub(super) struct Asked {
-    pub(super) ensemble: Arc<Ensemble>,
-    pub(super) body: Vec<u8>,
-    pub(super) head: RequestHead,
-    /// Whether Envoy can stream an immediate response in this mode.
-    pub(super) can_stream: bool,
-}
-
-/// A request that goes on to its upstream, changed.
-#[derive(Debug)]
-pub(super) struct Detour {
-    pub(super) body: Body,
-    /// Whether the caller has told the length of the one before.
-    pub(super) tells_length: bool,
-    /// A header that is set.
-    pub(super) field: Option<(HeaderName, String)>,
-    /// Whether Envoy is to choose the route anew.
-    pub(super) clear_route_cache: bool,
-}
-
-/// Something that an operator should know, and the caller will not tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Notice {
-    /// The attachment never shows a body, so that no alias can be recognised.
-    NoBody,
-    /// The attachment's body mode is none that Consort can answer from.
-    UnsupportedMode,
-}
-
-/// A message out of turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Violation {
-    #[error("the first message is not the request's headers")]
-    NoHeaders,
-    #[error("the request's headers came twice")]
-    HeadersTwice,
-    #[error("a message without content")]
-    Empty,
 }
 
 /// How Envoy has shown a request.

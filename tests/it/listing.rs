@@ -19,11 +19,11 @@ const THEIRS: &str = "{\n  \"object\": \"list\",\n  \"data\": [\n    { \"id\": \
 fn with_route(yaml: String) -> String {
     let text = std::fs::read_to_string(workspace().join("docs/attaching.md")).expect("a document");
     let section = text.split("\n## `/v1/models` through Envoy\n").nth(1).expect("the section");
-    let blocks = section
+    let mut blocks = section
         .split("```yaml envoy=routes\n")
         .skip(1)
         .map(|block| block.split("```").next().unwrap_or_default());
-    let route = blocks.filter(|block| block.starts_with("- name: models")).next().expect("the route");
+    let route = blocks.find(|block| block.starts_with("- name: models")).expect("the route");
     let route: String = route.lines().map(|line| format!("              {line}\n")).collect();
     replace_once(yaml, "              - name: rest\n", &format!("{route}              - name: rest\n"))
 }

@@ -1,52 +1,18 @@
 //! What Envoy permits, as a second reading of the protocol: sequences of messages are played before it.
 
+mod said;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use envoy_types::pb::envoy::service::ext_proc::v3::{HttpTrailers, ProtocolConfiguration};
 use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
 
+pub use self::said::{Attachment, Said};
 use super::*;
+use crate::chat::Body;
 
-/// How Envoy is attached, and what its messages meet.
-#[derive(Clone, Copy, Debug)]
-pub struct Attachment {
-    /// The mode that the first message tells, if it does.
-    pub base: Option<BodySendMode>,
-    /// As configured.
-    pub mode_override: ModeOverride,
-    /// As configured.
-    pub max_request_bytes: usize,
-    /// Whether an alias's complete request goes on to an upstream.
-    pub redirects: bool,
-}
-
-/// A message of Envoy's, in a word.
-#[derive(Clone, Debug)]
-pub enum Said {
-    /// The request's headers.
-    Headers {
-        /// Whether they are those of a chat completion.
-        is_chat: bool,
-        /// Whether there is no body.
-        end: bool,
-    },
-    /// A piece of the body.
-    Body(Vec<u8>, bool),
-    /// The request's trailers.
-    Trailers,
-    /// The headers of a response that came from elsewhere.
-    ResponseHeaders,
-    /// Its body.
-    ResponseBody,
-    /// Its trailers.
-    ResponseTrailers,
-    /// A message without content.
-    Nothing,
-}
-
-/// Plays messages to an exchange that knows one alias, and holds each of its steps to what Envoy permits. Whether the
-/// exchange has come to its end.
+/// Plays messages to an exchange that knows one alias, held to what Envoy permits; tells whether it is over.
 ///
 /// # Errors
 /// The first step that Envoy does not permit.
@@ -224,6 +190,7 @@ impl<'a> Envoy<'a> {
         if !self.is_mad {
             match step {
                 Step::Break(_) => permit(self.is_out_of_turn, "a message in turn is called out of turn"),
+                Step::Tell(_) => Err("a chat is told a list"),
                 _ if self.is_out_of_turn => Err("a message out of turn is taken"),
                 Step::Send(replies) => self.take(replies).and_then(|()| self.may_wait()),
                 Step::Finish(replies) => self.take(replies).and_then(|()| self.may_end()),

@@ -6,8 +6,10 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use envoy_types::pb::envoy::service::ext_proc::v3::{HttpTrailers, ProtocolConfiguration};
+use http::HeaderName;
 
 use super::*;
+use crate::chat::Body;
 use crate::ensemble::fixture;
 use crate::ext_proc::headers::told as told_headers;
 
