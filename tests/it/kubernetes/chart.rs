@@ -344,7 +344,7 @@ fn the_documents_values_are_ones_to_install_with() {
     let Some(helm) = Helm::find() else { return };
     let text = read("docs/kubernetes.md");
     let blocks: Vec<_> =
-        text.split("```yaml\n").skip(1).map(|rest| rest.split("\n```").next().unwrap()).collect();
+        text.split("```yaml kubernetes\n").skip(1).map(|rest| rest.split("\n```").next().unwrap()).collect();
     assert!(!blocks.is_empty());
     for block in blocks {
         let objects = helm.render(&document(block));
