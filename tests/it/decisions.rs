@@ -71,6 +71,13 @@ async fn mixed_runs_leave_one_decision_each_whose_sums_are_what_providers_billed
         }
     });
     futures_util::future::join_all(runs).await;
+    // One leaves for certain while it is answered, however fast or slow the machine is.
+    let asked = stack.provider.requests_for("model-judge").len();
+    stack.provider.model("model-judge").reply(Reply::stall());
+    let leaving = tokio::spawn(stack.ask(json!({})).header("x-request-id", "leaves").send());
+    stack.provider.wait_for("model-judge", asked + 1).await;
+    leaving.abort();
+    stack.provider.model("model-judge").reply(Reply::text("the judge's answer"));
     stack.provider.model("model-b").reply(Reply::error(500, "down", "server_error", None));
     stack.ask(json!({})).header("x-request-id", "degraded").send().await;
     stack.provider.model("model-a").reply(Reply::error(500, "down", "server_error", None));

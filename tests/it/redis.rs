@@ -201,7 +201,9 @@ async fn two_processes_on_one_redis_hold_one_limit_together_exactly() {
 async fn without_redis(on_error: &str, kills: bool) {
     let mut redis = Redis::start().await;
     let options = Options::new().ensemble("rate_limit: {rpm: 3, concurrency: 50}");
-    let stack = options.config(&store(&redis, &format!(", on_error: {on_error}"))).start().await;
+    // Long enough for a Redis that is there and for a machine that has much to do.
+    let more = format!(", on_error: {on_error}, timeout_ms: 300");
+    let stack = options.config(&store(&redis, &more)).start().await;
     stack.provider.model("model-a").reply(Reply::text("one").delay(ms(300)));
     let under_way = tokio::spawn(stack.ask(json!({})).send());
     stack.provider.wait_for("model-a", 1).await;
