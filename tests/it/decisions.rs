@@ -84,7 +84,7 @@ async fn mixed_runs_leave_one_decision_each_whose_sums_are_what_providers_billed
     stack.ask(json!({})).header("x-request-id", "missed").send().await;
 
     // Who leaves before Envoy has passed the request on leaves no run.
-    let logged = stack.runs_logged(RUNS * 3 / 4 + 2).await;
+    let logged = stack.runs_logged(RUNS * 3 / 4 + 3).await;
     stack.service.signal("TERM");
     assert!(stack.service.wait_exit(Duration::from_secs(30)).await.success());
     let decisions = lines(&path);
