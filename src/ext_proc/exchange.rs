@@ -260,7 +260,7 @@ impl Exchange {
             }
             Phase::Collect(ensemble) => {
                 let ensemble = Arc::clone(ensemble);
-                self.held.push(piece.body);
+                self.held.append(piece.body);
                 self.collect(ensemble, end.then_some(Shown::Pieces { trailers: false }))
             }
             Phase::Echo => self.send(reply::echo(piece.body, end).collect(), end),
@@ -334,6 +334,9 @@ impl Exchange {
         if let Some(shown) = shown {
             return self.answer(ensemble, shown);
         }
+        if !matches!(self.phase, Phase::Collect(_)) {
+            self.held.gather(self.head.length().min(self.max_request_bytes));
+        }
         self.phase = Phase::Collect(ensemble);
         if self.held.len > self.max_request_bytes { self.too_large() } else { Step::Send(Vec::new()) }
     }
@@ -368,6 +371,25 @@ impl Held {
     fn push(&mut self, piece: Vec<u8>) {
         self.len += piece.len();
         self.pieces.push(piece);
+    }
+
+    /// Makes one piece of them, with room for a body of `expected` bytes: a large one is not to be there twice when
+    /// it is complete.
+    fn gather(&mut self, expected: usize) {
+        let mut whole = Vec::with_capacity(expected.max(self.len));
+        self.pieces.drain(..).for_each(|piece| whole.extend_from_slice(&piece));
+        self.pieces.push(whole);
+    }
+
+    /// Adds to the last piece.
+    fn append(&mut self, piece: Vec<u8>) {
+        match self.pieces.last_mut() {
+            Some(last) => {
+                self.len += piece.len();
+                last.extend_from_slice(&piece);
+            }
+            None => self.push(piece),
+        }
     }
 
     fn into_body(self) -> Vec<u8> {

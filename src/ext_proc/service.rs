@@ -1,6 +1,6 @@
 //! The gRPC service that Envoy's filter calls: one stream per HTTP request.
 
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -124,7 +124,8 @@ impl Begun {
                     }
                 }
             };
-            let mut replies = pin!(self.answer(*taken));
+            // On its own heap: most streams pass through and never need the room that a run takes.
+            let mut replies = Box::pin(self.answer(*taken));
             loop {
                 tokio::select! {
                     biased;
