@@ -22,40 +22,23 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// What passes through works Envoy hardest: it has a core of its own.
+    /// What passes through works Envoy hardest: of two cores it has one.
     pub fn for_passing() -> Self {
-        Self::with(|_| Self { envoy: vec![0], processor: vec![1], provider: vec![1], generator: vec![1] })
+        Self::place([0, 1, 1, 1])
     }
 
     /// An ensemble works Consort hardest.
     pub fn for_ensembles() -> Self {
-        Self::with(|_| Self { envoy: vec![0], processor: vec![1], provider: vec![0], generator: vec![0] })
+        Self::place([0, 1, 0, 0])
     }
 
-    /// With four cores there is no choice to be made, with one there is none either.
-    fn with(two: impl FnOnce(usize) -> Self) -> Self {
+    /// Where two or three cores are shared as `two` says: Envoy, processor, provider, generator. With more there is a
+    /// core for each, with one there is no choice.
+    fn place(two: [usize; 4]) -> Self {
         let cores = allowed();
-        match *cores {
-            [] | [_] => Self {
-                envoy: cores.clone(),
-                processor: cores.clone(),
-                provider: cores.clone(),
-                generator: cores,
-            },
-            [a, b] | [a, b, _] => {
-                let name = |cores: Vec<usize>| cores.into_iter().map(|core| [a, b][core]).collect();
-                let Self { envoy, processor, provider, generator } = two(cores.len());
-                Self {
-                    envoy: name(envoy),
-                    processor: name(processor),
-                    provider: name(provider),
-                    generator: name(generator),
-                }
-            }
-            [a, b, c, ref rest @ ..] => {
-                Self { envoy: vec![a], processor: vec![b], provider: vec![c], generator: rest.to_vec() }
-            }
-        }
+        let [envoy, processor, provider, generator] =
+            if cores.len() > 3 { [0, 1, 2, 3] } else { two }.map(|at| vec![cores[at % cores.len()]]);
+        Self { envoy, processor, provider, generator }
     }
 }
 

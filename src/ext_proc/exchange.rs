@@ -1,9 +1,12 @@
 //! The protocol without I/O: a message in, a step out. It holds no clock and no socket.
 
+mod held;
+
 use std::sync::Arc;
 
 use http::HeaderName;
 
+use self::held::Held;
 use super::headers::RequestHead;
 use super::pb::{self, BodySendMode};
 use super::{ModeOverride, reply};
@@ -117,13 +120,6 @@ enum Phase {
     Asked(Shown),
     /// There is nothing more to say.
     Over,
-}
-
-/// The pieces of a body that is held back. A single piece is not copied.
-#[derive(Debug, Default)]
-struct Held {
-    pieces: Vec<Vec<u8>>,
-    len: usize,
 }
 
 impl Exchange {
@@ -304,7 +300,7 @@ impl Exchange {
             return self.send(replies, end);
         }
         // Beyond the bound nothing more can be held, and an alias must not slip by unseen.
-        if self.held.len > self.max_request_bytes { self.too_large() } else { Step::Send(Vec::new()) }
+        if self.held.len() > self.max_request_bytes { self.too_large() } else { Step::Send(Vec::new()) }
     }
 
     fn scanned(&mut self, piece: &[u8]) -> Option<Arc<Ensemble>> {
@@ -322,7 +318,7 @@ impl Exchange {
 
     /// Lets go on what was held.
     fn release(&mut self, end: bool) -> Vec<pb::ProcessingResponse> {
-        let pieces = std::mem::take(&mut self.held).pieces;
+        let pieces = std::mem::take(&mut self.held).into_pieces();
         let last = pieces.len();
         let echoed =
             pieces.into_iter().enumerate().flat_map(|(i, piece)| reply::echo(piece, end && i + 1 == last));
@@ -338,11 +334,11 @@ impl Exchange {
             self.held.gather(self.head.length().min(self.max_request_bytes));
         }
         self.phase = Phase::Collect(ensemble);
-        if self.held.len > self.max_request_bytes { self.too_large() } else { Step::Send(Vec::new()) }
+        if self.held.len() > self.max_request_bytes { self.too_large() } else { Step::Send(Vec::new()) }
     }
 
     fn answer(&mut self, ensemble: Arc<Ensemble>, shown: Shown) -> Step {
-        if self.held.len > self.max_request_bytes {
+        if self.held.len() > self.max_request_bytes {
             return self.too_large();
         }
         self.phase = Phase::Asked(shown);
@@ -364,39 +360,6 @@ impl Exchange {
     fn over(&mut self, replies: Vec<pb::ProcessingResponse>) -> Step {
         self.phase = Phase::Over;
         Step::Finish(replies)
-    }
-}
-
-impl Held {
-    fn push(&mut self, piece: Vec<u8>) {
-        self.len += piece.len();
-        self.pieces.push(piece);
-    }
-
-    /// Makes one piece of them, with room for a body of `expected` bytes: a large one is not to be there twice when
-    /// it is complete.
-    fn gather(&mut self, expected: usize) {
-        let mut whole = Vec::with_capacity(expected.max(self.len));
-        self.pieces.drain(..).for_each(|piece| whole.extend_from_slice(&piece));
-        self.pieces.push(whole);
-    }
-
-    /// Adds to the last piece.
-    fn append(&mut self, piece: Vec<u8>) {
-        match self.pieces.last_mut() {
-            Some(last) => {
-                self.len += piece.len();
-                last.extend_from_slice(&piece);
-            }
-            None => self.push(piece),
-        }
-    }
-
-    fn into_body(self) -> Vec<u8> {
-        match <[Vec<u8>; 1]>::try_from(self.pieces) {
-            Ok([whole]) => whole,
-            Err(pieces) => pieces.concat(),
-        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod exchange;
 mod headers;
+mod joined;
 mod note;
 mod reply;
 mod route;

@@ -12,6 +12,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{error, info, warn};
 
 use super::exchange::{Exchange, Notice, Step};
+use super::joined::joined;
 use super::route::{Route, route};
 use super::{Settings, pb, reply};
 use crate::chat::ApiError;
@@ -145,7 +146,7 @@ impl Begun {
     fn answer(&self, taken: Taken) -> impl Stream<Item = pb::ProcessingResponse> + use<> {
         let Settings { commit_after, heartbeat, .. } = *self.setup.settings;
         let pacing = Pacing { commit_after, heartbeat };
-        dispatch::replies(taken, self.setup.runner.clone(), pacing).map(reply::spelled)
+        joined(dispatch::replies(taken, self.setup.runner.clone(), pacing)).map(reply::spelled)
     }
 
     fn conversation(&self) -> Conversation {
