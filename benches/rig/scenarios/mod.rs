@@ -14,11 +14,12 @@ use crate::cores::cpu_seconds;
 use crate::provider::Timing;
 use crate::stats::{Window, quantile};
 
-/// A request of about `size` bytes to this model, which its body names first, as the clients of the field do.
+/// A request of about `size` bytes to this model, which its body names behind the messages: as the official Python client
+/// writes it, and where it takes the longest to find.
 pub fn request(model: &str, size: usize, is_stream: bool) -> String {
-    let stream = if is_stream { r#""stream":true,"# } else { "" };
-    let head = format!(r#"{{"model":"{model}",{stream}"messages":[{{"role":"user","content":""#);
-    let tail = r#""}],"temperature":0.7}"#;
+    let stream = if is_stream { r#","stream":true"# } else { "" };
+    let head = r#"{"messages":[{"role":"user","content":""#;
+    let tail = format!(r#""}}],"model":"{model}","temperature":0.7{stream}}}"#);
     let words = "Why is the sky blue, and the evening red? ";
     let content: String = words.chars().cycle().take(size.saturating_sub(head.len() + tail.len())).collect();
     format!("{head}{content}{tail}")
