@@ -55,7 +55,7 @@ impl Part {
 
     /// How long the provider took for the runs since it was last asked, by their request ids.
     pub async fn timings(&self) -> Result<std::collections::HashMap<String, Timing>> {
-        Ok(serde_json::from_str(&http::get(self.addr, "/timings").send().await.text())?)
+        Ok(serde_json::from_str(http::get(self.addr, "/timings").send().await.text())?)
     }
 
     /// How many calls the provider holds.
