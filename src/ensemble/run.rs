@@ -173,7 +173,16 @@ impl Admitted {
     ///
     /// # Errors
     /// What the caller is to be told, when there is no answer.
-    pub async fn run(self, request: Request, limit: Option<Duration>) -> Result<Outcome, Failed> {
+    pub fn run(
+        self,
+        request: Request,
+        limit: Option<Duration>,
+    ) -> BoxFuture<'static, Result<Outcome, Failed>> {
+        // On its own heap once: inside of what awaits it, it would be there as often as it is handed on.
+        Box::pin(self.answered(request, limit))
+    }
+
+    async fn answered(self, request: Request, limit: Option<Duration>) -> Result<Outcome, Failed> {
         let deadline = [self.ensemble.deadline, limit].into_iter().flatten().min();
         let mut run = Run {
             format: Arc::new(Format::of(&request)),

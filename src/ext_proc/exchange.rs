@@ -224,7 +224,7 @@ impl Exchange {
             }
             Phase::Collect(ensemble) => {
                 let ensemble = Arc::clone(ensemble);
-                self.held.push(piece.body);
+                self.held.append(piece.body);
                 self.collect(ensemble, end.then_some(Shown::Pieces { trailers: false }))
             }
             Phase::Echo => self.send(reply::echo(piece.body, end).collect(), end),
@@ -302,6 +302,9 @@ impl Exchange {
     fn collect(&mut self, ensemble: Arc<Ensemble>, shown: Option<Shown>) -> Step {
         if let Some(shown) = shown {
             return self.answer(ensemble, shown);
+        }
+        if !matches!(self.phase, Phase::Collect(_)) {
+            self.held.gather(self.head.length().min(self.max_request_bytes));
         }
         self.phase = Phase::Collect(ensemble);
         if self.held.len() > self.max_request_bytes { self.too_large() } else { Step::Send(Vec::new()) }

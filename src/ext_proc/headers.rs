@@ -40,6 +40,11 @@ impl RequestHead {
         self.value("content-length").is_some()
     }
 
+    /// How long the caller says that the body is, in bytes; 0 where it does not.
+    pub(super) fn length(&self) -> usize {
+        self.text("content-length").and_then(|length| length.parse().ok()).unwrap_or_default()
+    }
+
     /// Whether the body may be a chat-completions request that Consort can read: JSON, not encoded.
     pub(super) fn may_be_chat(&self) -> bool {
         self.text(":method") == Some("POST")

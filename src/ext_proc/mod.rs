@@ -6,6 +6,7 @@
 
 mod exchange;
 mod headers;
+mod joined;
 mod listing;
 mod marked;
 mod note;

@@ -1,6 +1,6 @@
 //! The gRPC service that Envoy's filter calls: one stream per HTTP request.
 
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 use super::exchange::{Exchange, Notice, Step};
 use super::listing::Listing;
 use super::marked::{Marked, marked};
+use super::joined::joined;
 use super::route::{Route, route};
 use super::{Settings, pb, reply};
 use crate::chat::ApiError;
@@ -149,7 +150,8 @@ impl Begun {
                     }
                 }
             };
-            let mut replies = pin!(self.answer(*taken));
+            // On its own heap: most streams pass through and never need the room that a run takes.
+            let mut replies = Box::pin(self.answer(*taken));
             loop {
                 tokio::select! {
                     biased;
@@ -169,7 +171,7 @@ impl Begun {
     fn answer(&self, taken: Taken) -> impl Stream<Item = pb::ProcessingResponse> + use<> {
         let Settings { commit_after, heartbeat, .. } = *self.setup.settings;
         let pacing = Pacing { commit_after, heartbeat };
-        dispatch::replies(taken, self.setup.runner.clone(), pacing).map(reply::spelled)
+        joined(dispatch::replies(taken, self.setup.runner.clone(), pacing)).map(reply::spelled)
     }
 
     fn conversation(&self) -> Conversation {

@@ -92,7 +92,8 @@ pub struct HttpCaller;
 impl Caller for HttpCaller {
     fn call(&self, call: Call) -> BoxFuture<'static, Result<Events, Failure>> {
         let deadline = call.model.timeout.map(|timeout| Instant::now() + timeout);
-        Box::pin(traced(call, move |call| bound(adapter::call(call), deadline)))
+        // The inner box keeps what waits for it small: it would be there twice, as argument and as what is polled.
+        Box::pin(traced(call, move |call| bound(Box::pin(adapter::call(call)), deadline)))
     }
 }
 

@@ -156,11 +156,12 @@ impl Client {
         {
             request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
         }
-        let connection = capture_connection(&mut request);
+        let connection = self.max_connection_age.map(|_| capture_connection(&mut request));
         let response = within(self.first_byte_timeout, self.pool.request(request)).await?.map_err(|e| {
             if e.is_connect() { Failure::Connect(e.into()) } else { Failure::Broken(e.into()) }
         })?;
         if self.is_old(&response)
+            && let Some(connection) = &connection
             && let Some(connection) = connection.connection_metadata().as_ref()
         {
             connection.poison();
