@@ -12,13 +12,14 @@ smoke.sh [--build | --no-build] [--pull missing|never] [--keep]
 smoke.sh --check URL [--admin URL] [--prometheus URL] [--grafana URL]
     Checks what runs already: Envoy at URL, and the others where they are named.
 
-DOCKER is the engine (docker), COMPOSE the compose command (`$DOCKER compose`, or else what is on the path).
+DOCKER is the engine (docker, or such as `sudo docker`), COMPOSE the compose command (`$DOCKER compose`, or else what is
+on the path).
 Images, bases and ports are the variables of .env.example, from the environment or from .env.
 USAGE
 }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-docker=${DOCKER:-docker}
+read -ra docker <<<"${DOCKER:-docker}"
 build=missing pull=missing keep=no envoy='' admin='' prometheus='' grafana=''
 answer='blue light reaches us from every part of the sky'
 question='{"role": "user", "content": "Why is the sky blue?"}'
@@ -32,14 +33,15 @@ main() {
     return
   fi
   find_compose
-  # Names that are not set here may be in .env, which compose reads by itself.
   if [ -f "$here/.env" ]; then load_env "$here/.env"; fi
   envoy=http://127.0.0.1:${ENVOY_PORT:-10000}
   admin=http://127.0.0.1:${ADMIN_PORT:-9902}
   prometheus=http://127.0.0.1:${PROMETHEUS_PORT:-9090}
   grafana=http://127.0.0.1:${GRAFANA_PORT:-3000}
   case ${ENVOY_IMAGE:-} in *distroless*) export ENVOY_HEALTH=${ENVOY_HEALTH:-NONE} ;; esac
+  refuse_another
   build_images
+  have_own_images
   trap 'leave $?' EXIT
   step "starting"
   # Not every compose command knows --pull. What it must not pull it must have.
@@ -79,12 +81,14 @@ options() {
 find_compose() {
   if [ -n "${COMPOSE:-}" ]; then
     read -ra compose <<<"$COMPOSE"
-  elif "$docker" compose version >/dev/null 2>&1; then
-    compose=("$docker" compose)
-  elif command -v "$docker-compose" >/dev/null; then
-    compose=("$docker-compose")
+  elif "${docker[@]}" compose version >/dev/null 2>&1; then
+    compose=("${docker[@]}" compose)
+  elif command -v "${docker[${#docker[@]} - 1]}-compose" >/dev/null; then
+    # With what stands before the engine, such as sudo.
+    compose=("${docker[@]}")
+    compose[${#docker[@]} - 1]+=-compose
   else
-    echo "smoke.sh: neither \`$docker compose\` nor $docker-compose is there (DOCKER, COMPOSE)" >&2
+    echo "smoke.sh: neither \`${docker[*]} compose\` nor ${docker[*]}-compose is there (DOCKER, COMPOSE)" >&2
     exit 69
   fi
 }
@@ -93,17 +97,52 @@ compose() {
   "${compose[@]}" -f "$here/docker-compose.yaml" "$@"
 }
 
-# NAME=value, one a line; what the environment has already stays.
+# What this script needs to know of .env; compose reads all of it by itself, and nothing of it is exported: keys are
+# nobody's who is started here. What the environment has already stays.
 load_env() {
-  local name value
-  while IFS='=' read -r name value; do
-    [[ $name =~ ^[A-Z_]+$ ]] || continue
-    [ -n "${!name+set}" ] || export "$name=$value"
+  local line name value seen=' '
+  while IFS= read -r line || [ -n "$line" ]; do
+    [[ ${line%$'\r'} =~ ^[[:space:]]*(export[[:space:]]+)?([A-Z_]+)[[:space:]]*=[[:space:]]*(.*)$ ]] || continue
+    name=${BASH_REMATCH[2]} value=${BASH_REMATCH[3]}
+    case $name in
+      *_PORT | *_IMAGE | BASE | RUNTIME | ENVOY_HEALTH | COMPOSE_PROJECT_NAME) ;;
+      *) continue ;;
+    esac
+    case $value in
+      \"*\"*) value=${value#\"} value=${value%%\"*} ;;
+      \'*\'*) value=${value#\'} value=${value%%\'*} ;;
+      '#'*) value='' ;;
+      *) value=${value%%[[:space:]]#*} value=${value%"${value##*[![:space:]]}"} ;;
+    esac
+    # As with compose, the last line of a name counts.
+    if [ -n "${!name+set}" ] && [[ $seen != *" $name "* ]]; then continue; fi
+    seen+="$name "
+    printf -v "$name" %s "$value"
   done <"$1"
 }
 
+# What runs under this name already is somebody's, who would lose it when this is taken down.
+refuse_another() {
+  local there
+  if ! there=$(containers); then
+    echo "smoke.sh: ${docker[*]} ps fails" >&2
+    exit 69
+  fi
+  [ -n "$there" ] || return 0
+  echo "smoke.sh: ${COMPOSE_PROJECT_NAME:-consort} is there already: \`smoke.sh --check URL\` checks it;" \
+    "another COMPOSE_PROJECT_NAME, with other ports, is another one" >&2
+  exit 1
+}
+
 is_there() {
-  "$docker" image inspect "$1" >/dev/null 2>&1
+  "${docker[@]}" image inspect "$1" >/dev/null 2>&1
+}
+
+own_image() { # the Dockerfile's target
+  case $1 in
+    provider) echo "${PROVIDER_IMAGE:-consort-provider:local}" ;;
+    consort) echo "${CONSORT_IMAGE:-consort:local}" ;;
+  esac
 }
 
 # By the engine itself, since compose commands differ in how they build.
@@ -112,13 +151,22 @@ build_images() {
   [ -z "${BASE:-}" ] || base+=(--build-arg "BASE=$BASE")
   [ -z "${RUNTIME:-}" ] || base+=(--build-arg "RUNTIME=$RUNTIME")
   for target in provider consort; do
-    case $target in
-      provider) image=${PROVIDER_IMAGE:-consort-provider:local} ;;
-      consort) image=${CONSORT_IMAGE:-consort:local} ;;
-    esac
+    image=$(own_image "$target")
     if [ "$build" = never ] || { [ "$build" = missing ] && is_there "$image"; }; then continue; fi
     step "building $image"
-    "$docker" build ${base[@]+"${base[@]}"} --target "$target" -t "$image" "$here/../.."
+    "${docker[@]}" build ${base[@]+"${base[@]}"} --target "$target" -t "$image" "$here/../.."
+  done
+}
+
+# A name without a registry is nobody else's: compose would look for it at Docker Hub, and say that it may not.
+have_own_images() {
+  local target image
+  for target in provider consort; do
+    image=$(own_image "$target")
+    is_there "$image" && continue
+    case $pull,$image in missing,*/*) "${docker[@]}" pull "$image" && continue ;; esac
+    echo "smoke.sh: there is no image $image: build it, by leaving out --no-build, or by hand (Dockerfile)" >&2
+    exit 1
   done
 }
 
@@ -133,7 +181,7 @@ have_images() {
 
 # Of all services, or of one; by the labels that every compose command sets.
 containers() {
-  "$docker" ps -aq --filter "label=com.docker.compose.project=${COMPOSE_PROJECT_NAME:-consort}" \
+  "${docker[@]}" ps -aq --filter "label=com.docker.compose.project=${COMPOSE_PROJECT_NAME:-consort}" \
     ${1+--filter "label=com.docker.compose.service=$1"}
 }
 
@@ -145,8 +193,8 @@ wait_until_healthy() {
     waiting=''
     for id in $(containers); do
       # podman leaves it to systemd to ask, where there is one.
-      case $docker in *podman*) "$docker" healthcheck run "$id" >/dev/null 2>&1 || true ;; esac
-      state=$("$docker" inspect -f \
+      case ${docker[*]} in *podman*) "${docker[@]}" healthcheck run "$id" >/dev/null 2>&1 || true ;; esac
+      state=$("${docker[@]}" inspect -f \
         '{{.Name}} {{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{end}}' "$id")
       case $state in
         *" running healthy" | *" running ") ;;
@@ -166,8 +214,12 @@ wait_until_healthy() {
 check_end() {
   local id
   id=$(containers consort)
-  compose stop -t 70 consort >/dev/null 2>&1
-  is "$("$docker" inspect -f '{{.State.ExitCode}}' "$id")" 0 "Consort ends with 0 when it is told to"
+  step "its end"
+  if compose stop -t 70 consort >"$work/stop" 2>&1; then
+    is "$("${docker[@]}" inspect -f '{{.State.ExitCode}}' "$id")" 0 "Consort ends with 0 when it is told to"
+  else
+    failed "Consort can be told to end" "$(cat "$work/stop")"
+  fi
   verdict
 }
 
@@ -176,7 +228,7 @@ leave() {
   trap - EXIT
   if [ "$status" != 0 ]; then
     step "what they said"
-    "$docker" ps -a --filter "label=com.docker.compose.project=${COMPOSE_PROJECT_NAME:-consort}" >&2 || true
+    "${docker[@]}" ps -a --filter "label=com.docker.compose.project=${COMPOSE_PROJECT_NAME:-consort}" >&2 || true
     compose logs --tail 80 >&2 || true
   fi
   if [ "$keep" = no ]; then
@@ -213,28 +265,53 @@ has() { # a text, a part of it, what that means
   case $1 in *"$2"*) ok "$3" ;; *) failed "$3" "$1" ;; esac
 }
 
-# Asks; afterwards `code`, `head`, `body`, and when the first and the last byte came, in ms.
+# Asks; afterwards `code`, `head` and `body`.
 ask() { # the body
   ask_at "$envoy/v1/chat/completions" -H 'content-type: application/json' -d "$1"
 }
 
 ask_at() { # a URL, further arguments of curl
-  local url=$1 times
-  shift
-  times=$(curl -sS -N --max-time 60 -D "$work/head" -o "$work/body" \
-    -w '%{http_code} %{time_starttransfer} %{time_total}' "$url" "$@" 2>"$work/error") || times='000 0 0'
-  read -r code first last <<<"$times"
-  first=$(milliseconds "$first") last=$(milliseconds "$last")
-  head=$(tr -d '\r' <"$work/head" 2>/dev/null || true)
-  body=$(tr -d '\r' <"$work/body" 2>/dev/null || true)
-  [ "$code" != 000 ] || body=$(cat "$work/error")
-  rm -f "$work/head" "$work/body"
+  fetch "$@" >"$work/body" || true
+  body=$(tr -d '\r' <"$work/body")
+  fetched
 }
 
-milliseconds() { # "1.234567", in some locales "1,234567"
-  local whole=${1%%[.,]*} rest=${1#*[.,]}000
-  [ "$1" != "$whole" ] || rest=000
-  echo $((10#$whole * 1000 + 10#${rest:0:3}))
+# As `ask`; afterwards also when the first and the last piece with words in it came, in ms.
+ask_stream() { # the body
+  local line start
+  body='' first=0 last=0 start=$(now)
+  while IFS= read -r line || [ -n "$line" ]; do
+    body+=${line%$'\r'}$'\n'
+    case $line in
+      *'"content":""'*) ;;
+      *'"content":"'*)
+        last=$(($(now) - start))
+        [ "$first" != 0 ] || first=$last ;;
+    esac
+  done < <(fetch "$envoy/v1/chat/completions" -H 'content-type: application/json' -d "$1" || true)
+  fetched
+}
+
+# Neither what ~/.curlrc says nor a proxy of the machine's is between.
+fetch() { # arguments of curl
+  rm -f "$work/head"
+  curl -q -sS -N --noproxy '*' --max-time 60 -D "$work/head" "$@" 2>"$work/error"
+}
+
+fetched() {
+  head=$(tr -d '\r' <"$work/head" 2>/dev/null || true)
+  code=$(printf '%s\n' "$head" | sed -n 's/^HTTP[^ ]* \([0-9]*\).*/\1/p' | tail -1)
+  # Of an answer that breaks off, too, it is told why.
+  [ ! -s "$work/error" ] || body+=$'\n'$(cat "$work/error")
+  code=${code:-000}
+}
+
+now() { # in ms
+  local time=${EPOCHREALTIME:-}
+  [ -n "$time" ] || time=$(date +%s.%N)             # bash before 5
+  case $time in *N) time=$(perl -MTime::HiRes=time -e 'printf "%.6f", time') ;; esac   # and the date of macOS
+  local whole=${time%%[.,]*} rest=${time#*[.,]}     # some locales have a comma
+  echo $((whole * 1000 + 10#${rest:0:3}))
 }
 
 header() {
@@ -279,7 +356,7 @@ check_plain() {
 check_stream() {
   local text
   step "a streaming question"
-  ask "{\"model\": \"research-ensemble\", \"stream\": true, \"stream_options\": {\"include_usage\": true},
+  ask_stream "{\"model\": \"research-ensemble\", \"stream\": true, \"stream_options\": {\"include_usage\": true},
         \"messages\": [$question]}"
   is "$code" 200 "an answer comes"
   has "$(header content-type)" text/event-stream "it is a stream of events"

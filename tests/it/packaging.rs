@@ -113,6 +113,34 @@ fn every_image_is_pinned_and_is_a_variable_that_the_example_names() {
 }
 
 #[test]
+fn no_proxy_of_the_docker_clients_is_between_containers() {
+    let consort = &compose()["services"]["consort"]["environment"];
+    for name in ["HTTP_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy"] {
+        assert_eq!(consort[name], json!(""), "{name}");
+    }
+    assert_eq!(consort["HTTPS_PROXY"], json!("${CONSORT_HTTPS_PROXY:-}"));
+    assert_eq!(compose()["services"]["grafana"]["environment"]["NO_PROXY"], json!("prometheus"));
+    for (name, service) in services() {
+        let check = texts(&service["healthcheck"]["test"]).join(" ");
+        assert_eq!(check.matches("wget ").count(), check.matches("wget -Y off ").count(), "{name}: {check}");
+        assert_eq!(check.matches("curl ").count(), check.matches("--noproxy '*'").count(), "{name}: {check}");
+    }
+}
+
+#[test]
+fn who_has_no_key_has_no_address() {
+    let consort = &compose()["services"]["consort"]["environment"];
+    let config = shipped("deploy/envoy/compose/consort.yaml");
+    for vendor in ["OPENAI", "ANTHROPIC", "GEMINI"] {
+        let address = consort[format!("{vendor}_BASE_URL")].as_str().unwrap();
+        assert!(address.starts_with(&format!("${{{vendor}_API_KEY:+")), "{address}");
+        assert!(config.contains(&format!("${{{vendor}_BASE_URL:-http://127.0.0.1:9/v1}}")), "{vendor}");
+    }
+    let addresses = config.matches("base_url: ").count();
+    assert_eq!(addresses, config.matches("_BASE_URL:-").count() + config.matches("${SCRIPTED_URL:-").count());
+}
+
+#[test]
 fn every_file_that_a_container_mounts_is_there() {
     let base = workspace().join("deploy/envoy");
     let mut mounted = Vec::new();
@@ -152,6 +180,31 @@ fn prometheus_takes_its_configuration() {
     }
 }
 
+/// Whether a `.dockerignore` leaves a file out: its last pattern that says something of it, or of a directory above.
+fn is_ignored(ignore: &str, path: &str) -> bool {
+    fn is_like(pattern: &str, name: &str) -> bool {
+        pattern.split_once('*').map_or(pattern == name, |(begin, end)| {
+            name.strip_prefix(begin).is_some_and(|rest| rest.ends_with(end))
+        })
+    }
+    fn has(pattern: &[&str], path: &[&str]) -> bool {
+        match pattern {
+            [] => true,
+            ["**", below @ ..] => (0..=path.len()).any(|from| has(below, &path[from..])),
+            [first, below @ ..] => {
+                path.split_first().is_some_and(|(name, rest)| is_like(first, name) && has(below, rest))
+            }
+        }
+    }
+    let path: Vec<_> = path.split('/').collect();
+    let patterns = ignore.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    patterns.fold(false, |ignored, pattern| {
+        let (says, pattern) = pattern.strip_prefix('!').map_or((true, pattern), |pattern| (false, pattern));
+        let pattern: Vec<_> = pattern.trim_matches('/').split('/').collect();
+        if has(&pattern, &path) { says } else { ignored }
+    })
+}
+
 #[test]
 fn the_dockerfile_has_what_it_builds_from() {
     let dockerfile = shipped("Dockerfile");
@@ -167,12 +220,30 @@ fn the_dockerfile_has_what_it_builds_from() {
         let stub = format!("benches/{}", bench.split('"').next().unwrap());
         assert!(dockerfile.contains(&stub), "{stub}");
     }
-    let ignored = shipped(".dockerignore");
-    let ignored: Vec<_> = ignored.lines().map(|line| line.trim_matches('/')).collect();
-    let needed =
-        ["src", "proto", "benches", "build.rs", "tests", "tests/support", "Cargo.toml", "Cargo.lock"];
-    for name in needed.into_iter().chain(["LICENSE", ".envoy-version", "vendor", ".cargo"]) {
-        assert!(!ignored.contains(&name), "{name} is ignored");
+    let ignore = shipped(".dockerignore");
+    let needed = [
+        "src/main.rs",
+        "proto/x.proto",
+        "benches/micro.rs",
+        "build.rs",
+        "tests/support/Cargo.toml",
+        "Cargo.toml",
+        "Cargo.lock",
+        "LICENSE",
+        ".envoy-version",
+        "README.md",
+        ".cargo/config.toml",
+    ];
+    // Whatever a crate has: cargo checks the sum of each file.
+    let vendored =
+        ["README.md", "docs/a.md", ".env", "src/a.pending-snap", "target/a.rs", "fuzz/a.rs", "lib.rs"];
+    for path in needed.map(str::to_owned).into_iter().chain(vendored.map(|path| format!("vendor/x/{path}"))) {
+        assert!(!is_ignored(&ignore, &path), "{path} is ignored");
+    }
+    for path in
+        ["target/debug/a", ".git/HEAD", "deploy/envoy/.env", "CHANGELOG.md", "tests/it/.a.pending-snap"]
+    {
+        assert!(is_ignored(&ignore, path), "{path} is not ignored");
     }
     let number = |text: &str| text.split('.').map(|part| part.parse().unwrap()).collect::<Vec<u32>>();
     let between = |text: &str, from: &str, to: &str| {

@@ -328,6 +328,22 @@ fn a_secret_to_sign_by_is_made_where_none_is_named() {
 }
 
 #[test]
+fn what_the_door_speaks_is_said_for_a_configuration_that_the_chart_cannot_see() {
+    let Some(helm) = Helm::find() else { return };
+    let own = |tls: bool| json!({"existingConfigMap": "ours", "http": {"enabled": true, "tls": tls}});
+    let seen = json!({"config": {"http": {"tls": {"cert": "c", "key": "k"}}}, "http": {"enabled": true}});
+    for (values, protocol) in [(own(true), "https"), (own(false), "http"), (seen, "https")] {
+        let objects = helm.render(&values);
+        for service in ["test-consort", "test-consort-headless"] {
+            let service = objects.named("Service", service).expect("a Service");
+            let ports = service["spec"]["ports"].as_array().unwrap();
+            let door = ports.iter().find(|port| port["name"] == "http").expect("the door's port");
+            assert_eq!(door["appProtocol"], protocol, "{values}");
+        }
+    }
+}
+
+#[test]
 fn rules_and_dashboard_are_the_shipped_ones() {
     let Some(helm) = Helm::find() else { return };
     let objects = helm.render(&everything());
@@ -430,5 +446,9 @@ fn the_notes_say_what_an_installation_lacks() {
     let long = json!([{"display_name": "slow", "ensemble": {"panel": [], "deadline_ms": 300_000}}]);
     let told = notes(&json!({"config": {"models": long}}));
     assert!(told.contains("slow may take 300000 ms, and drain.timeoutMs ends it after 120000 ms"), "{told}");
+    let own = notes(&json!({"existingConfigMap": "ours", "signing": {"key": "k"}}));
+    let block = "if ours names it; without this, each makes up its own:\n\n  signing:\n    \
+                 secret_files: [/run/secrets/consort-signing/k]\n";
+    assert!(own.contains(block), "{own}");
     assert!(!notes(&everything()).contains("NOTE: "), "nothing to say of one that is complete");
 }

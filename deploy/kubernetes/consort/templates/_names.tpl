@@ -81,5 +81,5 @@ file for which pods must be new.
 
 {{- /* The door's protocol, for whoever balances load. */ -}}
 {{- define "consort.doorProtocol" -}}
-{{- if (.Values.config.http | default dict).tls }}https{{ else }}http{{ end -}}
+{{- if or .Values.http.tls (.Values.config.http | default dict).tls }}https{{ else }}http{{ end -}}
 {{- end }}
