@@ -18,7 +18,6 @@
 
 mod caller;
 mod cores;
-mod gate;
 mod load;
 mod processor;
 mod provider;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -195,12 +195,8 @@ pub async fn envoy(
     upstream: SocketAddr,
     on: &[usize],
 ) -> Result<Envoy> {
-    let gated = "envoy-gate.yaml";
-    let ships_gate = PathBuf::from("deploy/envoy").join(gated);
-    let ships_gate = consort_testkit::workspace().join(ships_gate).exists();
     let options = match attachment {
-        Attachment::Gated if ships_gate => EnvoyOptions::shipped(gated),
-        Attachment::Gated => EnvoyOptions::shipped("envoy.yaml").edit(crate::gate::add),
+        Attachment::Gated => EnvoyOptions::shipped("envoy-gate.yaml"),
         Attachment::Shipped => EnvoyOptions::shipped("envoy.yaml"),
         Attachment::None => EnvoyOptions::shipped("envoy.yaml")
             .edit(|yaml| replace_once(yaml, "overrides: {}  ", "disabled: true  ")),

@@ -12,9 +12,9 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{error, info, warn};
 
 use super::exchange::{Exchange, Notice, Step};
+use super::joined::joined;
 use super::listing::Listing;
 use super::marked::{Marked, marked};
-use super::joined::joined;
 use super::route::{Route, route};
 use super::{Settings, pb, reply};
 use crate::chat::ApiError;
