@@ -1,6 +1,7 @@
 //! How candidates become one answer.
 
 pub(super) mod average;
+mod form;
 pub(super) mod judge;
 pub(super) mod rank;
 pub(super) mod score;
