@@ -5,7 +5,7 @@ use super::*;
 use crate::chat::Completion;
 use crate::ensemble::prompt::Purpose;
 use crate::ensemble::{
-    Average, Cascade, Confidence, OnNoConsensus, Rank, RankMode, Reading, Score, Vote, Weighted,
+    Average, Cascade, Confidence, OnNoConsensus, Rank, RankMode, Reading, Require, Score, Vote, Weighted,
 };
 use crate::upstream::fixture::Script;
 
@@ -29,7 +29,11 @@ fn judged() -> Vec<Strategy> {
         rank(RankMode::Listwise),
         rank(RankMode::Pairwise),
         Strategy::Score(Score { judges: vec![judge_of(Purpose::Scoring, "judge")] }),
-        Strategy::Vote(Vote { on_no_consensus: OnNoConsensus::Judge(judge()), ..vote() }),
+        Strategy::Vote(Vote {
+            require: Require::Unanimous,
+            on_no_consensus: OnNoConsensus::Judge(judge()),
+            ..vote()
+        }),
     ]
 }
 
