@@ -13,6 +13,7 @@ mod adapters;
 mod admin;
 mod aimock;
 mod books;
+mod bounds;
 mod cli;
 mod clients;
 mod collector;

@@ -8,6 +8,7 @@ use envoy_types::pb::envoy::service::ext_proc::v3::{HttpTrailers, ProtocolConfig
 use super::*;
 use crate::ensemble::fixture;
 use crate::ext_proc::headers::told as told_headers;
+use crate::limits::Room;
 
 const CHAT: &[(&str, &str)] =
     &[(":method", "POST"), (":path", "/v1/chat/completions"), ("content-type", "application/json")];
@@ -18,7 +19,28 @@ fn exchange() -> Exchange {
 
 fn bounded(max_request_bytes: usize) -> Exchange {
     let snapshot = Arc::new(Snapshot::new([fixture::ensemble("team")]));
-    Exchange::new(snapshot, ModeOverride::Standalone, max_request_bytes)
+    Exchange::new(snapshot, ModeOverride::Standalone, max_request_bytes, Room::default().share())
+}
+
+#[test]
+fn bodies_that_are_held_share_one_room_until_their_exchanges_are_over() {
+    let room = Room::new(40);
+    let exchange = || {
+        let snapshot = Arc::new(Snapshot::new([fixture::ensemble("team")]));
+        let mut exchange = Exchange::new(snapshot, ModeOverride::Standalone, 1 << 20, room.share());
+        exchange.receive(chat(BodySendMode::FullDuplexStreamed));
+        exchange
+    };
+    let (alias, plain) = (r#"{"model":"team","x":"0123456789"}"#, r#"{"model":"gpt-4o","x":"0123456789"}"#);
+    let mut first = exchange();
+    assert!(matches!(first.receive(body(alias, true)), Step::Answer(_)));
+    // Its run holds it still. What passes needs no room, what is collected finds none.
+    assert!(matches!(exchange().receive(body(plain, true)), Step::Finish(_)));
+    let Step::Refuse(error) = exchange().receive(body(alias, false)) else { panic!("there is room") };
+    assert_eq!((error.status, error.label), (503, "overloaded"));
+    assert!(matches!(exchange().receive(body("{\"x\":\"", false)), Step::Send(_)), "to the bound");
+    drop(first);
+    assert!(matches!(exchange().receive(body(alias, true)), Step::Answer(_)));
 }
 
 fn headers(

@@ -30,7 +30,7 @@ use tracing::debug;
 
 use crate::dispatch::{Pacing, is_request_id};
 use crate::ensemble::{Runner, Snapshot};
-use crate::limits::{CallerKey, KeySource};
+use crate::limits::{CallerKey, KeySource, Room};
 use crate::signing::{Secrets, Spent};
 
 pub use keys::{Key, Keys};
@@ -63,6 +63,8 @@ pub struct Door {
     settings: Arc<Settings>,
     /// The tickets that were taken.
     spent: Spent,
+    /// Where bodies are held.
+    room: Room,
     /// When it was made, in Unix seconds: what models show as their time of creation.
     since: u64,
 }
@@ -71,13 +73,26 @@ impl Door {
     /// A door to these ensembles and direct models.
     pub fn new(snapshot: Arc<Snapshot>, runner: Runner, settings: Settings) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Self { snapshot, runner, settings: Arc::new(settings), spent: Spent::default(), since }
+        Self {
+            snapshot,
+            runner,
+            settings: Arc::new(settings),
+            spent: Spent::default(),
+            room: Room::default(),
+            since,
+        }
     }
 
     /// The same, which knows what was taken before.
     #[must_use]
     pub fn remembering(self, spent: Spent) -> Self {
         Self { spent, ..self }
+    }
+
+    /// The same, which holds bodies here.
+    #[must_use]
+    pub fn within(self, room: Room) -> Self {
+        Self { room, ..self }
     }
 
     /// Whether it takes a key to come in.
