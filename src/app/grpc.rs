@@ -1,20 +1,23 @@
 //! The gRPC listener: Envoy's door, health, reflection.
 
+use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use envoy_types::pb::envoy::service::ext_proc::v3::external_processor_server::{
     ExternalProcessorServer, SERVICE_NAME,
 };
+use futures_util::{Stream, StreamExt};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
-use tonic::transport::server::{Router, TcpIncoming};
+use tonic::transport::server::{Connected, Router, TcpIncoming};
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 
 use super::{Error, Listener};
 use crate::config::Config;
 use crate::ext_proc::{Service, Setup};
+use crate::http::Lingering;
 
 /// Callers that connect and vanish in one burst reset as many streams; the default of 20 would end
 /// the connection that all the others share.
@@ -75,15 +78,29 @@ impl Grpc {
             match listener {
                 Listener::Tcp(tcp) => {
                     let incoming = TcpIncoming::from(tcp).with_nodelay(Some(true));
-                    router.serve_with_incoming_shutdown(incoming, stop).await?;
+                    router.serve_with_incoming_shutdown(lingering(incoming), stop).await?;
                 }
                 Listener::Unix(unix) => {
-                    router.serve_with_incoming_shutdown(UnixListenerStream::new(unix), stop).await?;
+                    let incoming = UnixListenerStream::new(unix);
+                    router.serve_with_incoming_shutdown(lingering(incoming), stop).await?;
                 }
             }
             Ok(())
         };
         (health, serving)
+    }
+}
+
+/// Connections that are closed in good order.
+fn lingering<I>(incoming: impl Stream<Item = io::Result<I>>) -> impl Stream<Item = io::Result<Lingering<I>>> {
+    incoming.map(|accepted| accepted.map(Lingering::new))
+}
+
+impl<I: Connected> Connected for Lingering<I> {
+    type ConnectInfo = I::ConnectInfo;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.inner().connect_info()
     }
 }
 

@@ -142,8 +142,8 @@ impl<'a> Edit<'a> {
         self.change(name.into(), Change::Set(json.into()))
     }
 
-    /// Gives the member another name; its value keeps its bytes. Nothing changes where it is absent; where the
-    /// other name is taken, the member that has it stays and this one goes.
+    /// Gives the member another name; its value keeps its bytes, and what was put around its items. Nothing changes
+    /// where it is absent; where the other name is taken, the member that has it stays and this one goes.
     #[must_use]
     pub fn rename(mut self, from: impl Into<Cow<'a, str>>, to: impl Into<Cow<'a, str>>) -> Self {
         let (from, to) = (from.into(), to.into());
@@ -154,13 +154,17 @@ impl<'a> Edit<'a> {
         let value = match changed.map(|at| self.changes.remove(at).1) {
             Some(Change::Set(json)) => Some(json),
             Some(Change::Remove) => None,
-            Some(Change::Wrap { .. }) | None => {
-                self.object.span(&from).map(|span| self.object.bytes.slice(span.value..span.whole.end))
-            }
+            Some(Change::Wrap { before, after }) => self.object.span(&from).map(|span| {
+                let mut out = Splice::new(&self.object.bytes);
+                out.wrap(span.value..span.whole.end, &before, &after);
+                out.finish().to_bytes()
+            }),
+            None => self.object.span(&from).map(|span| self.object.bytes.slice(span.value..span.whole.end)),
         };
         let is_taken = match self.changes.iter().find(|(name, _)| *name == to) {
-            Some((_, change)) => !matches!(change, Change::Remove),
-            None => self.object.span(&to).is_some(),
+            Some((_, Change::Set(_))) => true,
+            Some((_, Change::Remove)) => false,
+            Some((_, Change::Wrap { .. })) | None => self.object.span(&to).is_some(),
         };
         let without = self.remove(from);
         match value {

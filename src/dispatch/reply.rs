@@ -84,7 +84,7 @@ pub fn too_large(max_bytes: usize) -> ApiError {
 }
 
 /// The error for a request that Consort itself has made and that would be answered by an ensemble again.
-pub fn is_loop() -> ApiError {
+pub fn loop_detected() -> ApiError {
     let message = "this request was made for an ensemble and has come back to be answered by one; a member's \
                    `base_url` must lead to its model";
     ApiError::new(508, "loop_detected", message).no_retry()

@@ -38,6 +38,9 @@ pub use member::member_body;
 pub use outcome::{Failed, Head, Outcome};
 pub use overrides::{OverrideError, Overrides, Wished, Wishes};
 pub use run::{Admitted, Context, Runner};
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use strategy::fuzzing;
 pub use strategy::{
     Average, Confidence, Judge, OnNoConsensus, Rank, RankMode, Require, Score, Strategy, Vote, Weighted,
 };

@@ -1,16 +1,16 @@
 //! The protocol without I/O: a message in, a step out. It holds no clock and no socket.
 
 mod held;
+mod step;
 
 use std::sync::Arc;
 
-use http::HeaderName;
-
 use self::held::Held;
+pub(super) use self::step::{Asked, Detour, Notice, Step, Violation};
 use super::headers::RequestHead;
 use super::pb::{self, BodySendMode};
 use super::{ModeOverride, reply};
-use crate::chat::{ApiError, Body, ModelScan, Scan};
+use crate::chat::{ModelScan, Scan};
 use crate::dispatch::Headers;
 use crate::ensemble::{Ensemble, Snapshot};
 use crate::limits::Share;
@@ -30,64 +30,6 @@ pub(super) struct Exchange {
     held: Held,
     notice: Option<Notice>,
     overridden: bool,
-}
-
-/// What is to be done next.
-#[derive(Debug)]
-pub(super) enum Step {
-    /// Send these and read on.
-    Send(Vec<pb::ProcessingResponse>),
-    /// Send these; nothing more is to be said.
-    Finish(Vec<pb::ProcessingResponse>),
-    /// Answer the request with this error; nothing more is to be said.
-    Refuse(Box<ApiError>),
-    /// An alias's request is complete: answer it, or let it [pass](Exchange::pass) or be
-    /// [redirected](Exchange::redirect).
-    Answer(Box<Asked>),
-    /// Envoy said what it may not say here.
-    Break(Violation),
-}
-
-/// An alias's complete request.
-#[derive(Debug)]
-pub(super) struct Asked {
-    pub(super) ensemble: Arc<Ensemble>,
-    pub(super) body: Vec<u8>,
-    pub(super) head: RequestHead,
-    /// Whether Envoy can stream an immediate response in this mode.
-    pub(super) can_stream: bool,
-}
-
-/// A request that goes on to its upstream, changed.
-#[derive(Debug)]
-pub(super) struct Detour {
-    pub(super) body: Body,
-    /// Whether the caller has told the length of the one before.
-    pub(super) tells_length: bool,
-    /// A header that is set.
-    pub(super) field: Option<(HeaderName, String)>,
-    /// Whether Envoy is to choose the route anew.
-    pub(super) clear_route_cache: bool,
-}
-
-/// Something that an operator should know, and the caller will not tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Notice {
-    /// The attachment never shows a body, so that no alias can be recognised.
-    NoBody,
-    /// The attachment's body mode is none that Consort can answer from.
-    UnsupportedMode,
-}
-
-/// A message out of turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Violation {
-    #[error("the first message is not the request's headers")]
-    NoHeaders,
-    #[error("the request's headers came twice")]
-    HeadersTwice,
-    #[error("a message without content")]
-    Empty,
 }
 
 /// How Envoy has shown a request.
@@ -150,11 +92,13 @@ impl Exchange {
 
     /// Takes the next message.
     pub(super) fn receive(&mut self, message: pb::ProcessingRequest) -> Step {
+        if matches!(self.phase, Phase::Asked(_) | Phase::Over) {
+            return Step::Send(Vec::new());
+        }
         let Some(request) = message.request else {
-            return Step::Break(Violation::Empty);
+            return self.violation(Violation::Empty);
         };
         match (&self.phase, request) {
-            (Phase::Asked(_) | Phase::Over, _) => Step::Send(Vec::new()),
             (Phase::Start, pb::Request::RequestHeaders(headers)) => {
                 let base = message.protocol_config.map(|c| c.request_body_mode());
                 let end = headers.end_of_stream;
@@ -170,8 +114,8 @@ impl Exchange {
                 | pb::Request::ResponseBody(_)
                 | pb::Request::ResponseTrailers(_)),
             ) => self.over(reply::pass_response(&request).into_iter().collect()),
-            (Phase::Start, _) => Step::Break(Violation::NoHeaders),
-            (_, pb::Request::RequestHeaders(_)) => Step::Break(Violation::HeadersTwice),
+            (Phase::Start, _) => self.violation(Violation::NoHeaders),
+            (_, pb::Request::RequestHeaders(_)) => self.violation(Violation::HeadersTwice),
             (_, pb::Request::RequestBody(piece)) => self.body(piece),
             (_, pb::Request::RequestTrailers(_)) => self.trailers(),
         }
@@ -387,11 +331,20 @@ impl Exchange {
         if end { self.over(replies) } else { Step::Send(replies) }
     }
 
+    fn violation(&mut self, violation: Violation) -> Step {
+        self.phase = Phase::Over;
+        Step::Break(violation)
+    }
+
     fn over(&mut self, replies: Vec<pb::ProcessingResponse>) -> Step {
         self.phase = Phase::Over;
         Step::Finish(replies)
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod oracle;
+#[cfg(test)]
+mod sequences;
 #[cfg(test)]
 mod tests;

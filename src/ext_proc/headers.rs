@@ -21,7 +21,7 @@ impl From<pb::HttpHeaders> for RequestHead {
 }
 
 /// A header's value. Envoy fills one of the two, by its own setting.
-fn value(header: &pb::HeaderValue) -> &[u8] {
+pub(super) fn value(header: &pb::HeaderValue) -> &[u8] {
     if header.raw_value.is_empty() { header.value.as_bytes() } else { &header.raw_value }
 }
 

@@ -3,7 +3,7 @@
 use super::Setup;
 use super::headers::RequestHead;
 use crate::chat::ApiError;
-use crate::dispatch::{Headers, is_loop};
+use crate::dispatch::{Headers, loop_detected};
 use crate::signing::{self, MARKER, marker};
 use crate::telemetry::metrics;
 
@@ -28,7 +28,7 @@ pub(super) fn marked(head: &RequestHead, body: &[u8], setup: &Setup) -> Marked {
         Some(Ok(())) => Marked::Ours,
         Some(Err(refused)) => {
             metrics::loop_refused(refused.label());
-            Marked::Looping(Box::new(is_loop()))
+            Marked::Looping(Box::new(loop_detected()))
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Envoy's door: the external processing protocol.
 //!
-//! [`service`](Service) speaks gRPC, `exchange` is the protocol without I/O, `marked` knows Consort's own calls, `route`
+//! [`service`](Service) speaks gRPC, `exchange` is the protocol without I/O, `listing` that of a list of models, `marked`
+//! knows Consort's own calls, `route`
 //! sees to what goes on to its upstream after all, or to the plain door, and leaves the rest to [`dispatch`](crate::dispatch), whose replies `reply` spells.
 
 mod exchange;
 mod headers;
+mod listing;
 mod marked;
 mod note;
 mod reply;
@@ -13,16 +15,24 @@ mod service;
 mod settings;
 
 pub use service::{Service, Setup};
-pub use settings::{ModeOverride, Settings};
+pub use settings::{ListModels, ModeOverride, Settings};
+
+/// What fuzz targets need of the machine behind this door.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use super::exchange::oracle::{Attachment, Said, play};
+    pub use super::pb::BodySendMode;
+}
 
 /// The parts of Envoy's API that this door speaks.
 mod pb {
     pub(super) use envoy_types::pb::envoy::config::core::v3::{
         HeaderMap, HeaderValue, HeaderValueOption, Metadata, header_value_option::HeaderAppendAction,
     };
+    pub use envoy_types::pb::envoy::extensions::filters::http::ext_proc::v3::processing_mode::BodySendMode;
     pub(super) use envoy_types::pb::envoy::extensions::filters::http::ext_proc::v3::{
-        ProcessingMode,
-        processing_mode::{BodySendMode, HeaderSendMode},
+        ProcessingMode, processing_mode::HeaderSendMode,
     };
     pub(super) use envoy_types::pb::envoy::service::ext_proc::v3::{
         BodyMutation, BodyResponse, CommonResponse, HeaderMutation, HeadersResponse, HttpBody, HttpHeaders,

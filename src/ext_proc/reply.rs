@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, ETAG, LAST_MODIFIED};
 
 use super::exchange::Detour;
 use super::note::Note;
@@ -85,6 +85,38 @@ pub(super) fn pass_response(of: &pb::Request) -> Option<pb::ProcessingResponse> 
         pb::Request::ResponseTrailers(_) => pb::Response::ResponseTrailers(pb::TrailersResponse::default()),
         _ => return None,
     }))
+}
+
+/// Lets the response's headers go on.
+pub(super) fn pass_response_headers() -> pb::ProcessingResponse {
+    response(pb::Response::ResponseHeaders(pb::HeadersResponse::default()))
+}
+
+/// Lets the response's body go on, as far as Envoy has kept it.
+pub(super) fn pass_response_body() -> pb::ProcessingResponse {
+    response(pb::Response::ResponseBody(pb::BodyResponse::default()))
+}
+
+/// Lets the request's headers go on to an upstream that is not to compress what it answers.
+pub(super) fn plain_wanted() -> pb::ProcessingResponse {
+    let header_mutation = Some(set([(ACCEPT_ENCODING.as_str(), "identity".to_owned())]));
+    let common = pb::CommonResponse { header_mutation, ..pb::CommonResponse::default() };
+    response(pb::Response::RequestHeaders(pb::HeadersResponse { response: Some(common) }))
+}
+
+/// Puts this in the place of a response's body that Envoy kept.
+pub(super) fn replaced(body: &Bytes, tells_length: bool) -> pb::ProcessingResponse {
+    let length = tells_length.then(|| (CONTENT_LENGTH.as_str(), body.len().to_string()));
+    // What else is told of a body holds for the one before.
+    let of_another =
+        [ETAG.as_str(), LAST_MODIFIED.as_str(), "content-md5", "content-digest", "repr-digest", "digest"];
+    let remove_headers = of_another.map(str::to_owned).to_vec();
+    let common = pb::CommonResponse {
+        header_mutation: Some(pb::HeaderMutation { remove_headers, ..set(length) }),
+        body_mutation: Some(pb::BodyMutation { mutation: Some(pb::Mutation::Body(body.to_vec())) }),
+        ..pb::CommonResponse::default()
+    };
+    response(pb::Response::ResponseBody(pb::BodyResponse { response: Some(common) }))
 }
 
 /// Lets the request's headers go on, changed. Without the length of the body: Envoy sets none in the modes in

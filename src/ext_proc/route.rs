@@ -87,8 +87,8 @@ mod tests {
     use crate::chat::ApiError;
     use crate::dispatch::Given;
     use crate::ensemble::{Ensemble, Overrides, When, fixture};
-    use crate::ext_proc::ModeOverride;
     use crate::ext_proc::headers::told;
+    use crate::ext_proc::{ListModels, ModeOverride};
     use crate::limits::KeySource;
     use crate::signing::Secrets;
 
@@ -119,6 +119,7 @@ mod tests {
             model_header: None,
             caller_key: KeySource::Global,
             clear_route_cache: false,
+            list_models: ListModels::Off,
             ticket_ttl: None,
             secrets: Secrets::of_process(),
         }

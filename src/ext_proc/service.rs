@@ -12,11 +12,12 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{error, info, warn};
 
 use super::exchange::{Exchange, Notice, Step};
+use super::listing::Listing;
 use super::marked::{Marked, marked};
 use super::route::{Route, route};
 use super::{Settings, pb, reply};
 use crate::chat::ApiError;
-use crate::dispatch::{self, Pacing, Reply, Taken, Whole, too_large};
+use crate::dispatch::{self, Models, Pacing, Reply, Taken, Whole, too_large};
 use crate::ensemble::{Runner, Snapshot};
 use crate::limits::Room;
 use crate::signing::Spent;
@@ -28,6 +29,7 @@ pub struct Service {
     current: Arc<ArcSwap<Setup>>,
     told: Arc<Told>,
     passed_through: Counter,
+    models: Models,
 }
 
 /// What one configuration means for this door. A request keeps the one that it began with.
@@ -50,6 +52,7 @@ struct Begun {
     setup: Arc<Setup>,
     told: Arc<Told>,
     passed_through: Counter,
+    models: Models,
 }
 
 /// What an operator has been told already: once is enough for what every request would repeat.
@@ -71,7 +74,12 @@ type Replies = Pin<Box<dyn Stream<Item = Result<pb::ProcessingResponse, Status>>
 impl Service {
     /// A processor by what is `current` when a request begins.
     pub fn new(current: Arc<ArcSwap<Setup>>) -> Self {
-        Self { current, told: Arc::default(), passed_through: metrics::passed_through() }
+        Self {
+            current,
+            told: Arc::default(),
+            passed_through: metrics::passed_through(),
+            models: Models::from_now(),
+        }
     }
 }
 
@@ -84,6 +92,7 @@ impl Begun {
         stream! {
             let mut conversation = self.conversation();
             let exchange = &mut conversation.exchange;
+            let mut listing = self.listing();
             let taken = 'taken: loop {
                 let message = match inbound.message().await {
                     Ok(Some(message)) => message,
@@ -97,7 +106,7 @@ impl Begun {
                         return;
                     }
                 };
-                let mut step = Some(exchange.receive(message));
+                let mut step = Some(listing.receive(&message).unwrap_or_else(|| exchange.receive(message)));
                 if let Some(notice) = exchange.take_notice() {
                     self.told.notice(notice);
                 }
@@ -117,6 +126,10 @@ impl Begun {
                         }
                         Step::Refuse(error) => {
                             yield Ok(refuse(&error, exchange));
+                            return;
+                        }
+                        Step::Tell(whole) => {
+                            yield Ok(reply::spelled(Reply::Whole(whole)));
                             return;
                         }
                         Step::Answer(asked) => match marked(&asked.head, &asked.body, &self.setup) {
@@ -167,6 +180,10 @@ impl Begun {
         let (snapshot, share) = (Arc::clone(&self.setup.snapshot), self.setup.room.share());
         let exchange = Exchange::new(snapshot, mode_override, max_request_bytes, share);
         Conversation { exchange, told: Arc::clone(&self.told) }
+    }
+
+    fn listing(&self) -> Listing {
+        Listing::new(Arc::clone(&self.setup.snapshot), self.setup.settings.list_models, self.models)
     }
 
     /// The stream has ended with an error; what Envoy can still be told.
@@ -272,6 +289,7 @@ impl pb::ExternalProcessor for Service {
             setup: self.current.load_full(),
             told: Arc::clone(&self.told),
             passed_through: self.passed_through.clone(),
+            models: self.models,
         };
         Ok(Response::new(Box::pin(begun.converse(request.into_inner()))))
     }

@@ -27,6 +27,8 @@ pub struct Settings {
     pub caller_key: KeySource,
     /// Whether Envoy is to choose the route anew for a redirected request.
     pub clear_route_cache: bool,
+    /// Whether callers find the aliases among the models.
+    pub list_models: ListModels,
     /// How long tickets hold by which requests are handed to the plain door, where Envoy keeps bodies; none answers
     /// them here.
     pub ticket_ttl: Option<Duration>,
@@ -41,4 +43,15 @@ pub enum ModeOverride {
     Standalone,
     /// Not at all: the attachment itself must send bodies.
     Never,
+}
+
+/// What becomes of `GET /v1/models`, where the attachment shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListModels {
+    /// It passes.
+    Off,
+    /// The aliases are added to the upstream's list.
+    Add,
+    /// The list of the aliases is the answer.
+    Answer,
 }

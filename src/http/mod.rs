@@ -6,10 +6,12 @@ pub mod admin;
 pub mod console;
 mod decisions;
 pub mod door;
+mod linger;
 mod reply;
 mod serve;
 mod watch;
 
 pub use decisions::routes as decision_routes;
+pub use linger::Lingering;
 pub use serve::{Bounds, serve};
 pub use watch::{DecisionLogServer, Streams, decision_log};

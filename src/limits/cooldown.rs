@@ -130,7 +130,7 @@ impl Cooldowns {
     /// As [`Self::admit`].
     pub fn look(&self, name: &str, role: Role) -> Result<(), Cooling> {
         let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
-        models.get(name).map_or(Ok(()), |model| model.phase().look(role))
+        models.get(name).map_or(Phase::Called { failures: 0 }, |model| *model.phase()).look(role)
     }
 
     /// How a model fares; one that was never asked is called.

@@ -22,4 +22,6 @@ pub use room::{Room, Share};
 pub use store::{Keeper, OnError, RedisSettings, RedisUrlError};
 
 #[cfg(test)]
+mod concurrent;
+#[cfg(test)]
 mod tests;

@@ -52,6 +52,10 @@ pub enum Refused {
 }
 
 impl Refused {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Forged, Self::Expired, Self::OtherBody, Self::OtherAlias, Self::Replayed];
+
     /// The word for it in metrics.
     pub fn label(self) -> &'static str {
         match self {

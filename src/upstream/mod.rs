@@ -14,6 +14,9 @@ mod retry;
 mod rules;
 mod traced;
 
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use adapter::fuzzing;
 pub use caller::{Bounds, Call, Caller, Events, HttpCaller, Passed, bound};
 pub use check::check;
 pub use client::{Client, ClientCertificate, ClientSettings, Http2, Proxy, Tls, TlsError};

@@ -13,8 +13,8 @@ use tokio::process::Command;
 
 use crate::stack::{ALIAS, Options, Stack, ms};
 
-const PYTHON_SDK: &str = "openai==3.54.0";
-const NODE_SDK: &str = "openai@7.57.0";
+pub const PYTHON_SDK: &str = "openai==3.54.0";
+pub const NODE_SDK: &str = "openai@7.57.0";
 /// What the judge of these tests says, token by token.
 const TOKENS: [&str; 4] = ["It", " is", " só", " 🙂."];
 

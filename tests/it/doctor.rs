@@ -121,8 +121,8 @@ const ROWS: [Row; 32] = [
     ),
     (
         "envoy.yaml",
-        "common_lb_config: {healthy_panic_threshold: {value: 0}}",
-        "",
+        "healthy_panic_threshold: {value: 0}             # none healthy",
+        "healthy_panic_threshold: {value: 50}            # none healthy",
         ("warning", "common_lb_config.healthy_panic_threshold", "dead ones"),
     ),
     ("envoy.yaml", "delayed_close_timeout: 0.25s", "", ("note", "delayed_close_timeout", "after a second")),
@@ -215,14 +215,14 @@ const ROWS: [Row; 32] = [
     ),
     (
         "envoy-gate.yaml",
-        "                                  - string_match: {exact: \"maths-ensemble\"}\n",
-        "",
+        "- string_match: {exact: \"maths-ensemble\"}",
+        "- string_match: {exact: \"ensemble\"}",
         ("error", "xds_matcher", "this alias"),
     ),
     (
         "envoy-gate.yaml",
-        "                                  - string_match: {exact: \"maths-ensemble\"}\n",
-        "                                  - string_match: {exact: \"maths-ensemble\"}\n                                  - string_match: {exact: \"gpt-4o\"}\n",
+        "- string_match: {exact: \"maths-ensemble\"}",
+        "- or_match: {value_matchers: [{string_match: {exact: \"maths-ensemble\"}}, {string_match: {exact: \"gpt-4o\"}}]}",
         ("note", "xds_matcher", "through Consort"),
     ),
     (

@@ -16,12 +16,25 @@ const MODES: [&str; 4] = ["standalone", "duplex", "buffered", "handoff"];
 const EXAMPLE: &str = "deploy/consort.example.yaml";
 
 /// The shipped files, and the arguments that they are made with.
-const SHIPPED: [(&str, &[&str]); 5] = [
+const SHIPPED: [(&str, &[&str]); 6] = [
     ("envoy.yaml", &["--mode", "standalone"]),
     ("envoy-gate.yaml", &["--mode", "standalone", "--gate"]),
     ("envoy-duplex.yaml", &["--mode", "duplex"]),
     ("envoy-buffered.yaml", &["--mode", "buffered"]),
     ("envoy-handoff.yaml", &["--mode", "handoff"]),
+    (
+        "compose/envoy.yaml",
+        &[
+            "--mode",
+            "standalone",
+            "--listen",
+            "0.0.0.0:10000",
+            "--consort",
+            "consort:50051",
+            "--upstream",
+            "provider:9000",
+        ],
+    ),
 ];
 
 fn command(arguments: &[&str]) -> Command {

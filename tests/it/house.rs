@@ -29,7 +29,7 @@ const BOTTOM: [&str; 2] = ["chat", "signing"];
 const CONFIG: (&str, &[&str]) = ("config", &["main", "cli", "app"]);
 
 /// Crates that are one module's business.
-const RESERVED: [(&str, &[&str]); 17] = [
+const RESERVED: [(&str, &[&str]); 16] = [
     ("envoy_types", &["ext_proc", "app"]),
     ("hyper", &["upstream", "http"]),
     // Spans are exported over HTTP, below the layer that calls providers, and Envoy's admin interface is asked by it.
@@ -43,8 +43,6 @@ const RESERVED: [(&str, &[&str]); 17] = [
     ("tokio_rustls", &["http"]),
     // The key digests of the plain door.
     ("subtle", &["http"]),
-    // Who signs, signs in one place.
-    ("ring", &["signing"]),
     ("opentelemetry", &["telemetry"]),
     ("opentelemetry_http", &["telemetry"]),
     ("opentelemetry_otlp", &["telemetry"]),

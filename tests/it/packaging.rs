@@ -138,19 +138,6 @@ fn every_file_that_a_container_mounts_is_there() {
 }
 
 #[test]
-fn composes_envoy_is_the_shipped_one_but_for_addresses() {
-    let body = |text: &str| text.split_once("\nadmin:\n").unwrap().1.to_owned();
-    let mut expected = body(&shipped("deploy/envoy/envoy.yaml"));
-    for (host, port) in [("0.0.0.0", 10000), ("consort", 50051), ("provider", 9000)] {
-        let at = |host: &str| format!("{{address: {host}, port_value: {port}}}");
-        expected = replace_once(expected, &at("127.0.0.1"), &at(host));
-    }
-    expected = expected.replace("type: STATIC    ", "type: STRICT_DNS");
-    expected = expected.replace("type: STATIC\n", "type: STRICT_DNS\n");
-    assert_eq!(body(&shipped("deploy/envoy/compose/envoy.yaml")), expected);
-}
-
-#[test]
 fn prometheus_takes_its_configuration() {
     let rules = workspace().join("deploy/prometheus/consort.rules.yaml").display().to_string();
     let text = shipped("deploy/envoy/compose/prometheus.yml");

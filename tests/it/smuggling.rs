@@ -49,7 +49,9 @@ mod parsers {
         serde_json::from_slice::<Last>(body).ok()?.0
     }
 
-    pub(super) const ALL: [fn(&[u8]) -> Option<String>; 3] = [last_wins, lenient, folded];
+    type Parser = fn(&[u8]) -> Option<String>;
+
+    pub(super) const ALL: [Parser; 3] = [last_wins, lenient, folded];
 }
 
 /// What becomes of a request.
@@ -214,8 +216,9 @@ async fn only_the_body_of_a_chat_request_names_an_ensemble() {
     let alias = format!("{{\"model\":\"{ALIAS}\",{MESSAGES}}}");
     let plain = format!("{{\"model\":\"gpt-4o\",{MESSAGES}}}");
     let json = ("content-type", "application/json");
+    type Fields = [(&'static str, &'static str)];
     // A path, headers, a body, and whether the ensemble answers.
-    let cases: &[(&str, &[(&str, &str)], &str, bool)] = &[
+    let cases: &[(&str, &Fields, &str, bool)] = &[
         (CHAT, &[json, ("x-model", ALIAS), ("x-ensemble-models", ALIAS), ("model", ALIAS)], &plain, false),
         ("/v1/chat/completions?model=research-ensemble", &[json], &plain, false),
         ("/v1/chat/completions?model=gpt-4o", &[json], &alias, true),

@@ -55,6 +55,12 @@ fn a_renamed_member_keeps_its_bytes_and_yields_to_one_that_has_the_name() {
     assert_eq!(text(o.edit().set("x", "3").rename("x", "y")), "{\"a\": 1e2 ,\"b\":2,\"y\":3}");
     assert_eq!(text(o.edit().remove("a").rename("a", "c")), "{\"b\":2}");
     assert_eq!(text(o.edit().rename("x", "y").rename("a", "a")), "{\"a\": 1e2 ,\"b\":2}");
+    let nothing = || Bytes::new();
+    assert_eq!(
+        text(o.edit().wrap("c", nothing(), nothing()).rename("a", "c")),
+        "{\"b\":2,\"c\":1e2}",
+        "it is not there"
+    );
 }
 
 #[test]
@@ -73,6 +79,8 @@ fn items_are_put_around_those_of_an_array() {
     let o = object("{\"m\":[ {\"x\":1} ],\"e\":[ ]}");
     let (b, a) = (Bytes::from_static(b"1"), Bytes::from_static(b"2"));
     assert_eq!(text(o.edit().wrap("m", b.clone(), a.clone())), "{\"m\":[1, {\"x\":1} ,2],\"e\":[ ]}");
+    let renamed = o.edit().wrap("m", b.clone(), a.clone()).rename("m", "n");
+    assert_eq!(text(renamed), "{\"e\":[ ],\"n\":[1, {\"x\":1} ,2]}", "they go with it");
     assert_eq!(text(o.edit().wrap("m", Bytes::new(), a.clone())), "{\"m\":[ {\"x\":1} ,2],\"e\":[ ]}");
     assert_eq!(text(o.edit().wrap("e", b, a)), "{\"m\":[ {\"x\":1} ],\"e\":[ ]}");
 }

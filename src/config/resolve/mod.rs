@@ -34,7 +34,7 @@ use super::problem::{Path, Report};
 use super::schema::{self, File};
 use super::{Config, Drain};
 use crate::ensemble::Snapshot;
-use crate::ext_proc::{ModeOverride, Settings};
+use crate::ext_proc::{ListModels, ModeOverride, Settings};
 use crate::signing::Secrets;
 use crate::telemetry::{DecisionFile, Log, LogFormat, Sinks};
 use crate::upstream::Pools;
@@ -105,6 +105,11 @@ fn settings(file: &File, secrets: Option<&Secrets>, report: &mut Report) -> Sett
         model_header: model_header(file, report),
         caller_key: limits::caller_key(file, report),
         clear_route_cache: file.ext_proc.clear_route_cache,
+        list_models: match file.ext_proc.list_models {
+            schema::ListModels::Off => ListModels::Off,
+            schema::ListModels::Add => ListModels::Add,
+            schema::ListModels::Answer => ListModels::Answer,
+        },
         ticket_ttl: ticket_ttl(file, report),
         // Where there is none, the configuration is refused.
         secrets: secrets.cloned().unwrap_or_else(Secrets::of_process),

@@ -38,7 +38,9 @@ pub use limits::{Budget, CallerKey, OnError, RateLimit, Redis, Store};
 pub use model::{Cost, Model, ResponseFormat, Rules, Unsupported};
 pub use overrides::{AdHoc, FileOverrides, Overrides};
 pub use panel::{Member, Params};
-pub use process::{Admin, Drain, ExtProc, HandOff, Limits, Log, LogFormat, LogLevel, ModeOverride, Stream};
+pub use process::{
+    Admin, Drain, ExtProc, HandOff, Limits, ListModels, Log, LogFormat, LogLevel, ModeOverride, Stream,
+};
 pub use provider::{Adapter, Http2, Marker, Preset, Provider, ProviderTls};
 pub use signing::Signing;
 pub use strategy::{

@@ -88,6 +88,8 @@ pub struct ExtProc {
     /// Whether Envoy is to choose the route anew for a request that goes to `otherwise`; it does where
     /// the filter's `route_cache_action` is `DEFAULT`.
     pub clear_route_cache: bool,
+    /// Whether callers find the aliases by `GET /v1/models`, where Envoy has a route that shows it.
+    pub list_models: ListModels,
     /// Whether an ensemble's request is handed to the plain HTTP door where Envoy's mode is `BUFFERED`.
     pub handoff: HandOff,
 }
@@ -99,6 +101,7 @@ impl Default for ExtProc {
             buffered_timeout_ms: 600_000,
             model_header: None,
             clear_route_cache: false,
+            list_models: ListModels::default(),
             handoff: HandOff::default(),
         }
     }
@@ -132,6 +135,19 @@ pub enum ModeOverride {
     Standalone,
     /// Not at all: the filter itself must send bodies.
     Never,
+}
+
+/// What becomes of `GET /v1/models` and `/v1/models/{id}`, where Envoy has a route that shows them.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ListModels {
+    /// They pass.
+    #[default]
+    Off,
+    /// The aliases are added to the upstream's list, and described by their names.
+    Add,
+    /// The list of the aliases is the answer; only other names go on to the upstream.
+    Answer,
 }
 
 /// Operators' listener.

@@ -67,14 +67,14 @@ fn callers_and_stores_are_told_apart_as_written() {
     assert_eq!(claim, KeySource::Metadata { namespace: "envoy.filters.http.jwt_authn".to_owned(), path });
     assert!(matches!(limits("store: memory").store, StoreSettings::Memory));
     let config =
-        limits("store: {redis: {url: 'rediss://ann:secret@h:1/2', on_error: closed, cluster: true}}");
+        limits("store: {redis: {url: 'rediss://ann:hidden@h:1/2', on_error: closed, cluster: true}}");
     let StoreSettings::Redis(redis) = &config.store else { panic!("a Redis is written") };
     assert_eq!(
         (redis.on_error, redis.is_cluster, redis.timeout),
         (OnError::Closed, true, Duration::from_millis(50))
     );
     assert_eq!(redis.prefix, "consort");
-    assert!(!format!("{config:?}").contains("secret"));
+    assert!(!format!("{config:?}").contains("hidden"));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use super::*;
+use crate::ext_proc::ListModels;
 
 #[test]
 fn the_admin_listener_is_moved_or_turned_off() {
@@ -69,4 +70,14 @@ fn the_files_that_were_read_are_known() {
     fs::write(&key, "sk-file").unwrap();
     let text = format!("providers: [{{name: p, base_url: 'http://h', api_key_file: '{}'}}]", key.display());
     assert_eq!(yaml(&text).unwrap().watched, [key]);
+}
+
+#[test]
+fn models_are_listed_as_the_file_says() {
+    let how = |text: &str| yaml(text).unwrap().ext_proc.list_models;
+    assert_eq!(how("ext_proc: {}"), ListModels::Off);
+    assert_eq!(how("ext_proc: {list_models: off}"), ListModels::Off);
+    assert_eq!(how("ext_proc: {list_models: add}"), ListModels::Add);
+    assert_eq!(how("ext_proc: {list_models: answer}"), ListModels::Answer);
+    insta::assert_snapshot!(problems("ext_proc: {list_models: ad}"), @r#"ext_proc.list_models: expected `off`, `add` or `answer` (did you mean "add"?)"#);
 }

@@ -173,6 +173,9 @@ fn grade(value: &Value) -> Option<f64> {
     (0.0..=10.0).contains(&grade).then_some(grade)
 }
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,9 @@ pub(super) mod score;
 mod verdict;
 pub(super) mod vote;
 
+#[cfg(fuzzing)]
+pub use form::fuzzing;
+
 use std::sync::Arc;
 
 use super::alias::Params;

@@ -73,7 +73,10 @@ fn config_dump(base: &str) -> Option<Uri> {
     let base = base.trim_end_matches('/');
     let base = if base.contains("://") { base.to_owned() } else { format!("http://{base}") };
     let url: Uri = format!("{base}/config_dump?include_eds").parse().ok()?;
-    (url.scheme_str() == Some("http") && url.host().is_some_and(|host| !host.is_empty())).then_some(url)
+    let has_host = url.host().is_some_and(|host| !host.is_empty());
+    // `unix:/x` would be a host of that name without a port.
+    let has_port = url.authority().is_some_and(|authority| !authority.as_str().ends_with(':'));
+    (url.scheme_str() == Some("http") && has_host && has_port).then_some(url)
 }
 
 async fn get(url: Uri) -> Result<(u16, Bytes), Box<dyn Error + Send + Sync>> {

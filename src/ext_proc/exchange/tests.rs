@@ -1,11 +1,16 @@
 //! The protocol's rules, a row each.
 
+mod ours;
+mod room;
+
 use std::fmt::Write as _;
 
 use bytes::Bytes;
 use envoy_types::pb::envoy::service::ext_proc::v3::{HttpTrailers, ProtocolConfiguration};
+use http::HeaderName;
 
 use super::*;
+use crate::chat::Body;
 use crate::ensemble::fixture;
 use crate::ext_proc::headers::told as told_headers;
 use crate::limits::Room;
@@ -68,6 +73,7 @@ fn told(step: &Step) -> String {
             );
         }
         Step::Refuse(error) => return format!("refuse {}", error.status),
+        Step::Tell(whole) => return format!("tell {}", whole.status),
         Step::Break(violation) => return format!("break: {violation}"),
     };
     for reply in replies {
@@ -351,83 +357,3 @@ fn an_attachment_that_hides_bodies_is_noticed() {
     play(&mut waiting, [body("{", false)]);
     assert!(!waiting.awaits_override());
 }
-
-/// Every sequence of up to four messages ends no worse than in a violation: never a second
-/// terminal step, nothing after one, no panic.
-#[test]
-fn short_sequences_never_speak_out_of_turn() {
-    let alphabet: Vec<pb::ProcessingRequest> = vec![
-        chat(BodySendMode::None),
-        chat(BodySendMode::FullDuplexStreamed),
-        chat(BodySendMode::Buffered),
-        body(ALIAS, true),
-        body(r#"{"model":"#, false),
-        body(r#""team"}"#, true),
-        body(r#""gpt"}"#, false),
-        trailers(),
-        message(pb::Request::ResponseHeaders(pb::HttpHeaders::default())),
-        pb::ProcessingRequest::default(),
-    ];
-    for sequence in 0..alphabet.len().pow(4) {
-        let mut exchange = exchange();
-        let mut over = false;
-        for place in 0..4u32 {
-            let message = alphabet[sequence / alphabet.len().pow(place) % alphabet.len()].clone();
-            let step = exchange.receive(message);
-            match &step {
-                Step::Send(replies) => {
-                    assert!(!over || replies.is_empty(), "{sequence}: spoke after the end")
-                }
-                Step::Finish(_) | Step::Answer(_) | Step::Refuse(_) => {
-                    assert!(!over, "{sequence}: a second terminal step {}", told(&step));
-                    over = true;
-                }
-                Step::Break(_) => break,
-            }
-        }
-    }
-}
-
-#[test]
-fn what_only_consort_may_say_goes_no_further() {
-    use BodySendMode::{Buffered, BufferedPartial, FullDuplexStreamed, None, Streamed};
-    let said: Vec<(&str, &str)> = [CHAT, &[("x-consort-ticket", "t"), ("x-consort-marker", "m")]].concat();
-    let stripped = "headers[-x-consort-ticket][-x-consort-marker]";
-    for base in [None, Streamed, FullDuplexStreamed] {
-        let steps = play(&mut exchange(), [headers(Some(base), &said, false), body(PLAIN, true)]);
-        assert_eq!(steps[1], format!("finish {stripped} echo({PLAIN}!)"), "{base:?}");
-    }
-    for base in [Buffered, BufferedPartial] {
-        let steps = play(&mut exchange(), [headers(Some(base), &said, false), body(PLAIN, true)]);
-        assert_eq!(steps, [format!("send {stripped}"), "finish body".to_owned()], "{base:?}");
-    }
-    let get = [(":method", "GET"), (":path", "/"), ("x-consort-marker", "m")];
-    for (base, end) in [(None, false), (Buffered, true)] {
-        let steps = play(&mut exchange(), [headers(Some(base), &get, end)]);
-        assert_eq!(steps, ["finish headers[-x-consort-marker]"], "{base:?}");
-    }
-}
-
-#[test]
-fn a_call_of_consorts_own_passes_as_it_is() {
-    use BodySendMode::{Buffered, FullDuplexStreamed, None};
-    let marked: Vec<(&str, &str)> = [CHAT, &[("content-length", "16"), ("x-consort-marker", "m")]].concat();
-    let pass = |base, messages: Vec<pb::ProcessingRequest>| {
-        let mut exchange = exchange();
-        let asked = messages.into_iter().map(|m| exchange.receive(m)).last();
-        let Some(Step::Answer(asked)) = asked else { panic!("{base:?}: {asked:?}") };
-        told(&exchange.pass(asked.body))
-    };
-    for base in [None, FullDuplexStreamed] {
-        let head = || headers(Some(base), &marked, false);
-        let passed = pass(base, vec![head(), body(ALIAS, true)]);
-        assert_eq!(passed, format!("finish headers[-x-consort-marker] echo({ALIAS}!)"));
-        let passed = pass(base, vec![head(), body(ALIAS, false), trailers()]);
-        assert_eq!(passed, format!("finish headers[-x-consort-marker] echo({ALIAS}) trailers"));
-    }
-    let head = || headers(Some(Buffered), &marked, false);
-    assert_eq!(pass(Buffered, vec![head(), body(ALIAS, true)]), "finish body");
-    assert_eq!(pass(Buffered, vec![head(), body(ALIAS, false)]), "send body", "trailers follow");
-}
-
-mod room;

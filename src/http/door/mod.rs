@@ -16,7 +16,7 @@ mod ticket;
 mod tls;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::extract::{FromRef, Request, State};
@@ -28,7 +28,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use tracing::debug;
 
-use crate::dispatch::{Pacing, is_request_id};
+use crate::dispatch::{Models, Pacing, is_request_id};
 use crate::ensemble::{Runner, Snapshot};
 use crate::limits::{CallerKey, KeySource, Room};
 use crate::signing::{Secrets, Spent};
@@ -61,25 +61,23 @@ pub struct Door {
     snapshot: Arc<Snapshot>,
     runner: Runner,
     settings: Arc<Settings>,
+    models: Models,
     /// The tickets that were taken.
     spent: Spent,
     /// Where bodies are held.
     room: Room,
-    /// When it was made, in Unix seconds: what models show as their time of creation.
-    since: u64,
 }
 
 impl Door {
     /// A door to these ensembles and direct models.
     pub fn new(snapshot: Arc<Snapshot>, runner: Runner, settings: Settings) -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Self {
             snapshot,
             runner,
             settings: Arc::new(settings),
             spent: Spent::default(),
+            models: Models::from_now(),
             room: Room::default(),
-            since,
         }
     }
 

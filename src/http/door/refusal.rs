@@ -1,5 +1,7 @@
 //! Requests that never become a run, answered in OpenAI's envelope.
 
+use std::borrow::Cow;
+
 use axum::body::Body;
 use axum::http::header::WWW_AUTHENTICATE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -12,10 +14,14 @@ use crate::dispatch::{Field, Whole};
 
 /// Answers with an error of a request that never became a run.
 pub(super) fn refused(error: &ApiError, headers: &HeaderMap) -> Response {
-    let request_id = headers.get(REQUEST_ID).map(|id| String::from_utf8_lossy(id.as_bytes()));
-    let request_id = request_id.unwrap_or_default();
+    let request_id = request_id(headers);
     info!(%request_id, code = error.label, "request refused");
     whole(Whole::error(error, None, &request_id))
+}
+
+/// The id that the request has been given.
+pub(super) fn request_id(headers: &HeaderMap) -> Cow<'_, str> {
+    headers.get(REQUEST_ID).map(|id| String::from_utf8_lossy(id.as_bytes())).unwrap_or_default()
 }
 
 /// An answer, or an error, in one piece.

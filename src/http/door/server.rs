@@ -21,6 +21,7 @@ use tracing::debug;
 
 use super::Certificate;
 use super::patience::Patience;
+use crate::http::Lingering;
 
 /// How much of a request's head is read, in bytes.
 const MAX_HEAD: usize = 64 << 10;
@@ -104,7 +105,7 @@ async fn connection(
     mut stopped: watch::Receiver<bool>,
     began: Instant,
 ) {
-    let io = TokioIo::new(Patience::new(io, bounds.idle_timeout));
+    let io = TokioIo::new(Lingering::new(Patience::new(io, bounds.idle_timeout)));
     let in_flight = InFlight::default();
     let router = TowerToHyperService::new(router);
     let service = service_fn(|request: Request<Incoming>| {

@@ -6,7 +6,7 @@ use axum::response::Response;
 
 use super::{Door, authorise, refusal};
 use crate::chat::ApiError;
-use crate::dispatch::{Settled, is_loop};
+use crate::dispatch::{Settled, loop_detected};
 use crate::limits::CallerKey;
 use crate::signing::{self, MARKER, Refused, TICKET, Ticket, marker};
 use crate::telemetry::metrics;
@@ -18,7 +18,7 @@ pub(super) async fn admit(State(door): State<Door>, mut request: Request, next: 
     let headers = request.headers_mut();
     if headers.remove(MARKER).is_some_and(|text| marker::is_authentic(text.as_bytes(), secrets)) {
         metrics::loop_refused("door");
-        return refusal::refused(&is_loop(), request.headers());
+        return refusal::refused(&loop_detected(), request.headers());
     }
     let Some(text) = headers.remove(TICKET) else {
         return authorise(State(door), request, next).await;

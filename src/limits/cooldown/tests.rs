@@ -132,6 +132,14 @@ async fn a_view_tells_whether_a_model_is_called_and_what_was_wrong() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_look_says_what_would_be_admitted_of_a_model_that_was_never_asked_too() {
+    let cooldowns = Cooldowns::default();
+    for role in [Role::Caller, Role::CallerOnly, Role::Check] {
+        assert_eq!(cooldowns.look("m", role).is_ok(), role != Role::Check, "{role:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_a_background_check_probes_callers_do_not() {
     let cooldowns = cooled(None);
     assert!(admit(&cooldowns, Role::Check).is_err(), "not before its time");

@@ -19,6 +19,7 @@ use self::record::OPERATION;
 use self::series::{Scribe, Series};
 use super::decision::{Decision, Outcome};
 use super::record::{DEFECT, USABLE};
+use crate::signing::Refused;
 
 pub use self::table::*;
 pub use ::metrics::{Counter, Gauge};
@@ -30,6 +31,8 @@ const UNKNOWN: &str = "_OTHER";
 
 /// The causes of errors that alerts wait for the first of.
 const ALARMING: [&str; 2] = [DEFECT, "overloaded"];
+/// What tells a call of our own that came back.
+const LOOPS: [&str; 4] = ["expired", "other_body", "replayed", "door"];
 /// Why something stands in for what an ensemble was made for.
 const CAUSES: [&str; 4] = ["quorum_missed", "judge_fallback", "judge_failed", "no_consensus"];
 
@@ -163,6 +166,12 @@ impl Metrics {
         for (model, provider) in &providers {
             announce_model(&mut scribe, model, provider);
         }
+        for why in Refused::ALL {
+            scribe.count(&TICKETS_REFUSED, &[why.label()], 0);
+        }
+        for why in LOOPS {
+            scribe.count(&LOOPS_REFUSED, &[why], 0);
+        }
         for (alias, strategy) in ensembles {
             announce_ensemble(&mut scribe, alias, strategy);
         }
@@ -264,7 +273,7 @@ fn announce_ensemble(scribe: &mut Scribe, alias: &str, strategy: &str) {
         scribe.count(&DEGRADED, &[alias, cause], 0);
     }
     scribe.count(&LIMITED, &["alias", alias], 0);
-    for metric in [&STRAGGLERS, &CALLS_SAVED, &OTHERWISE, &CONDITION_FAILURES] {
+    for metric in [&STRAGGLERS, &CALLS_SAVED, &OTHERWISE, &HANDOFFS, &CONDITION_FAILURES] {
         scribe.count(metric, &[alias], 0);
     }
     for metric in [&QUORUM_WAIT, &AGREEMENT] {

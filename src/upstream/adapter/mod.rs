@@ -3,6 +3,8 @@
 
 mod anthropic;
 mod asked;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod gemini;
 mod openai;
 mod told;

@@ -46,4 +46,12 @@ async function selected() {
   };
 }
 
-console.log(JSON.stringify(await { answers, selected }[group]()));
+async function models() {
+  const ids = [];
+  for await (const model of client.models.list()) {
+    ids.push(model.id);
+  }
+  return { ids, one: (await client.models.retrieve("research-ensemble")).id };
+}
+
+console.log(JSON.stringify(await { answers, selected, models }[group]()));

@@ -123,8 +123,12 @@ def errors(client, _url):
     }
 
 
+def models(client, _url):
+    return {"ids": [model.id for model in client.models.list()], "one": client.models.retrieve(ALIAS).id}
+
+
 if __name__ == "__main__":
     group, url = sys.argv[1:]
     sdk = openai.OpenAI(base_url=url, api_key="sk-of-the-caller")
-    groups = {"answers": answers, "tools": tools, "selected": selected, "errors": errors}
+    groups = {"answers": answers, "tools": tools, "selected": selected, "errors": errors, "models": models}
     print(json.dumps(groups[group](sdk, url)))

@@ -1,5 +1,7 @@
 //! Where requests for plain models go: an upstream that says what reached it.
 
+use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,10 +72,20 @@ pub struct Upstream {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Shared {
     arrived: Mutex<Vec<Arrived>>,
     no_such_model: AtomicBool,
+    scripts: Mutex<HashMap<String, Script>>,
+}
+
+/// What a path answers.
+type Script = Arc<dyn Fn(&Arrived) -> Response<Bytes> + Send + Sync>;
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("arrived", &self.arrived).finish_non_exhaustive()
+    }
 }
 
 impl Upstream {
@@ -94,6 +106,13 @@ impl Upstream {
     /// From now on, chat requests get OpenAI's 404 `model_not_found`, as an alias would that slipped through.
     pub fn knows_no_models(&self) {
         self.shared.no_such_model.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on, requests for this path, query included, are answered so. A `Duration` among the response's
+    /// extensions delays it; with `transfer-encoding: chunked`, its length is not told.
+    pub fn answer(&self, path: &str, answer: impl Fn(&Arrived) -> Response<Bytes> + Send + Sync + 'static) {
+        let mut scripts = self.shared.scripts.lock().unwrap_or_else(PoisonError::into_inner);
+        scripts.insert(path.to_owned(), Arc::new(answer));
     }
 
     /// Everything that has arrived, in the order of its ending.
@@ -140,6 +159,13 @@ async fn respond(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<
         complete,
         at,
     };
+    let script = shared.scripts.lock().unwrap_or_else(PoisonError::into_inner).get(&arrived.path).cloned();
+    if let Some(script) = script {
+        let scripted = script(&arrived);
+        shared.arrived.lock().unwrap_or_else(PoisonError::into_inner).push(arrived);
+        tokio::time::sleep(scripted.extensions().get().copied().unwrap_or_default()).await;
+        return Ok(scripted.map(whole));
+    }
     let answer =
         if shared.no_such_model.load(Ordering::SeqCst) && arrived.path.starts_with("/v1/chat/completions") {
             let message = "The model does not exist or you do not have access to it.";

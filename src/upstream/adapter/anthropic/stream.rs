@@ -101,7 +101,7 @@ struct End {
 }
 
 impl Listener {
-    pub(super) fn new(style: Style) -> Self {
+    pub(in super::super) fn new(style: Style) -> Self {
         Self { style, usage: Usage::default(), calls: HashMap::new(), stage: Stage::Speaking }
     }
 

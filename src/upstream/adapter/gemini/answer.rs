@@ -102,7 +102,7 @@ struct FunctionCall<'a> {
 
 impl Listener {
     /// Before anything was said.
-    pub(super) fn new(style: Style) -> Self {
+    pub(in super::super) fn new(style: Style) -> Self {
         Self { style, calls: 0, finish: None, cost: None }
     }
 
