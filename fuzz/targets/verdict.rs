@@ -37,18 +37,33 @@ static READERS: LazyLock<Vec<Reader>> = LazyLock::new(|| {
     readers
 });
 
+fn says(text: &str) -> Completion {
+    let message = json!({"role": "assistant", "content": text});
+    let raw = serde_json::value::to_raw_value(&message).expect("it is JSON");
+    Completion::from_message(raw).expect("a message")
+}
+
 fn check_verdicts(completion: &Completion, text: &str) {
+    let other = says("Paris.");
     for count in [1, 2, 3, 28] {
-        if let Some(marks) = best(completion, count) {
+        let candidates = vec![&other; count];
+        if let Some(marks) = best(completion, &candidates) {
             assert_eq!(marks.len(), count);
             assert_eq!(marks.iter().filter(|mark| **mark == Some(1.0)).count(), 1, "{text}");
             assert_eq!(marks.iter().filter(|mark| **mark == Some(0.0)).count(), count - 1, "{text}");
         }
-        if let Some(marks) = grades(completion, count) {
+        if let Some(marks) = grades(completion, &candidates) {
             assert_eq!(marks.len(), count);
             assert!(marks.iter().flatten().all(|grade| (0.0..=10.0).contains(grade)), "{marks:?}");
             assert!(marks.iter().any(Option::is_some), "a verdict without a grade");
         }
+    }
+    // A judge that only cites has given no verdict. Reasoning is cut off from candidates and judges alike, from a
+    // candidate that begins with it and not from a judge that cites it.
+    if !text.contains('<') {
+        let cites = says(&format!("It says: {text}"));
+        assert_eq!(best(&cites, &[&other, completion]), None, "{text}");
+        assert_eq!(grades(&cites, &[&other, completion]), None, "{text}");
     }
 }
 
@@ -77,9 +92,7 @@ fn spoken(pieces: &[&str]) -> String {
 }
 
 fuzz_target!(|text: &str| {
-    let message = json!({"role": "assistant", "content": text});
-    let raw = serde_json::value::to_raw_value(&message).expect("it is JSON");
-    let completion = Completion::from_message(raw).expect("a message");
+    let completion = says(text);
     check_verdicts(&completion, text);
     check_keys(&completion);
     assert!(text.ends_with(without_reasoning(text)));

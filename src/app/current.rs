@@ -13,7 +13,7 @@ use crate::ensemble::Runner;
 use crate::ext_proc::Setup;
 use crate::http::admin::{Admin, InForce, Readiness};
 use crate::http::door::{Door, Live};
-use crate::limits::{Admission, Cooldowns, Limiter, StoreError};
+use crate::limits::{Admission, Cooldowns, Limiter, Room, StoreError};
 use crate::signing::Spent;
 use crate::telemetry::metrics::{self, Metrics};
 use crate::telemetry::{Decisions, LogLevel, Traces};
@@ -63,6 +63,7 @@ struct Lasting {
     traces: Traces,
     /// What was taken of what is to be taken once.
     spent: Spent,
+    room: Room,
 }
 
 impl Current {
@@ -86,7 +87,8 @@ impl Current {
         let caller: Arc<dyn Caller> =
             Arc::new(Limited::new(Arc::new(retrying), limiter.clone()).sparing(cooldowns.clone()));
         let spent = Spent::default();
-        let lasting = Lasting { caller, admission, limiter, decisions, traces, spent };
+        let room = Room::new(config.max_held_bytes);
+        let lasting = Lasting { caller, admission, limiter, decisions, traces, spent, room };
         let setup = lasting.setup(config);
         let mut current = Self {
             door: Live::new(door(config, &setup)),
@@ -182,7 +184,7 @@ impl Current {
 
 impl Lasting {
     fn setup(&self, config: &Config) -> Setup {
-        let Self { caller, admission, limiter, decisions, traces, spent } = self;
+        let Self { caller, admission, limiter, decisions, traces, spent, room } = self;
         let admission = admission.with_max(config.max_inflight);
         Setup {
             snapshot: Arc::clone(&config.snapshot),
@@ -192,6 +194,7 @@ impl Lasting {
                 .traced(traces.clone()),
             settings: Arc::new(config.ext_proc.clone()),
             spent: spent.clone(),
+            room: room.with_max(config.max_held_bytes),
         }
     }
 }
@@ -211,7 +214,7 @@ fn longest_run(config: &Config) -> Duration {
 
 fn door(config: &Config, setup: &Setup) -> Door {
     let door = Door::new(Arc::clone(&setup.snapshot), setup.runner.clone(), config.door.clone());
-    door.remembering(setup.spent.clone())
+    door.remembering(setup.spent.clone()).within(setup.room.clone())
 }
 
 fn in_force(config: &Config) -> InForce {

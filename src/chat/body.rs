@@ -39,6 +39,18 @@ impl Body {
         self.chunks.iter()
     }
 
+    /// All of it, copied only where it is several slices.
+    pub fn into_bytes(mut self) -> Bytes {
+        match self.chunks.pop_front() {
+            Some(only) if self.chunks.is_empty() => only,
+            Some(first) => {
+                self.chunks.push_front(first);
+                self.to_bytes()
+            }
+            None => Bytes::new(),
+        }
+    }
+
     /// One copy of it all.
     pub fn to_bytes(&self) -> Bytes {
         let mut all = BytesMut::with_capacity(self.len);

@@ -26,6 +26,14 @@ pub enum RequestError {
     /// A key that comes twice means different things to different parsers.
     #[error("the request body has the key {0:?} more than once; send each key once")]
     Duplicate(Box<str>),
+    /// A key that is a field's name to parsers that do not look at case, and a stranger to the others.
+    #[error("the request body has the key {key:?}; the field is called '{field}'")]
+    Misspelt {
+        /// The key.
+        key: Box<str>,
+        /// The field's name.
+        field: &'static str,
+    },
     /// A field with a value that it cannot have.
     #[error("'{param}' {what}")]
     Invalid {
@@ -43,6 +51,44 @@ pub enum RequestError {
         what: &'static str,
     },
 }
+
+/// The fields of a chat-completions request by its documentation.
+const FIELDS: [&str; 34] = [
+    "audio",
+    "frequency_penalty",
+    "function_call",
+    "functions",
+    "logit_bias",
+    "logprobs",
+    "max_completion_tokens",
+    "max_tokens",
+    "messages",
+    "metadata",
+    "modalities",
+    "model",
+    "n",
+    "parallel_tool_calls",
+    "prediction",
+    "presence_penalty",
+    "prompt_cache_key",
+    "reasoning_effort",
+    "response_format",
+    "safety_identifier",
+    "seed",
+    "service_tier",
+    "stop",
+    "store",
+    "stream",
+    "stream_options",
+    "temperature",
+    "tool_choice",
+    "tools",
+    "top_logprobs",
+    "top_p",
+    "user",
+    "verbosity",
+    "web_search_options",
+];
 
 #[derive(Deserialize)]
 struct StreamOptions {
@@ -65,13 +111,16 @@ impl Request {
     /// Reads the request that `bytes` are, whoever is to answer it.
     ///
     /// # Errors
-    /// When they are not one JSON object with distinct keys, or when a field that Consort itself reads
+    /// When they are not one JSON object with distinct keys, when a key is a field's name but for its case, or when a field that Consort itself reads
     /// (`messages`, `stream`, `stream_options`) has a wrong type.
     pub fn parse_for_any(bytes: Bytes) -> Result<Self, RequestError> {
         let object = RawObject::parse(bytes).map_err(|e| match e {
             ObjectError::Duplicate(key) => RequestError::Duplicate(key),
             e => RequestError::Syntax(e),
         })?;
+        if let Some((key, field)) = object.names().find_map(|key| Some((key, misspelt(key)?))) {
+            return Err(RequestError::Misspelt { key: key.into(), field });
+        }
         let invalid = |param, what| RequestError::Invalid { param, what };
         let messages = object.raw("messages").unwrap_or_default();
         if !messages.starts_with('[') || messages.get(1..).is_some_and(|m| m.trim_start() == "]") {
@@ -142,12 +191,29 @@ impl Request {
     }
 }
 
+/// The field for which a parser may take a key that is not its name. Go's compares keys by Unicode's simple folding,
+/// in which two letters beyond ASCII are an `s` and a `k`: behind our own `model`, a `Model` would be the caller's choice
+/// of what the operator pays for.
+fn misspelt(key: &str) -> Option<&'static str> {
+    let is_folded = |c: char| c.is_ascii_uppercase() || matches!(c, '\u{17f}' | '\u{212a}');
+    if !key.contains(is_folded) {
+        return None;
+    }
+    let fold = |c| match c {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        c => c.to_ascii_lowercase(),
+    };
+    FIELDS.into_iter().find(|field| key.chars().map(fold).eq(field.chars()))
+}
+
 impl From<&RequestError> for ApiError {
     fn from(error: &RequestError) -> Self {
         let api = |label| Self::new(400, label, error.to_string());
         match error {
             RequestError::Syntax(_) => api("invalid_json").code(None),
             RequestError::Duplicate(key) => api("duplicate_key").param(key),
+            RequestError::Misspelt { key, .. } => api("misspelt_key").param(key),
             RequestError::Invalid { param, .. } => api("invalid_value").param(param),
             RequestError::Unsupported { param, .. } => api("unsupported_parameter").param(param),
         }
@@ -184,6 +250,10 @@ mod tests {
             (r#"{"messages":[{}],"modalities":["text","audio"]}"#, "modalities", "unsupported_parameter"),
             (r#"{"messages":[{}],"audio":{"voice":"x"}}"#, "audio", "unsupported_parameter"),
             (r#"{"messages":[{}],"model":"a","model":"b"}"#, "model", "duplicate_key"),
+            (r#"{"messages":[{}],"model":"a","Model":"b"}"#, "Model", "misspelt_key"),
+            (r#"{"messages":[{}],"n":1,"\u004e":2}"#, "N", "misspelt_key"),
+            (r#"{"messages":[{}],"me\u017fsages":[]}"#, "me\u{17f}sages", "misspelt_key"),
+            (r#"{"messages":[{}],"to\u212a_choice":1,"Seed":1}"#, "Seed", "misspelt_key"),
         ] {
             let error = ApiError::from(&parse(body).unwrap_err());
             assert_eq!(
@@ -192,6 +262,11 @@ mod tests {
                 "{body}"
             );
         }
+    }
+
+    #[test]
+    fn a_vendors_own_field_may_be_written_as_it_likes() {
+        assert!(parse(r#"{"messages":[{}],"topK":1,"chatTemplate":"x","É":1,"\u212a":1}"#).is_ok());
     }
 
     #[test]

@@ -10,7 +10,7 @@ const LONGEST_MODEL: usize = 4096;
 /// Looks for the first top-level `model` of a JSON object, piece by piece.
 ///
 /// It reads no more than it needs: what lies behind the model is not looked at, and what lies
-/// before it is only followed, not validated. An alias's body is validated in full once it is
+/// before it is only followed, not validated. A byte order mark is passed over, as some parsers do. An alias's body is validated in full once it is
 /// complete.
 #[derive(Debug, Default)]
 pub struct ModelScan {
@@ -36,6 +36,8 @@ pub enum Scan {
 enum State {
     #[default]
     Start,
+    /// Inside a byte order mark, of which so much is still to come.
+    Mark(&'static [u8]),
     /// Between members: a key, a comma or the end.
     Members,
     Key {
@@ -85,6 +87,12 @@ impl ModelScan {
                         self.depth = 1;
                         self.state = State::Members;
                     }
+                    0xef => self.state = State::Mark(b"\xbb\xbf"),
+                    _ => return self.over(Scan::None),
+                },
+                State::Mark(left) => match left.split_first() {
+                    Some((next, [])) if *next == byte => self.state = State::Start,
+                    Some((next, left)) if *next == byte => self.state = State::Mark(left),
                     _ => return self.over(Scan::None),
                 },
                 State::Members => match byte {
@@ -225,6 +233,7 @@ mod tests {
             (r#"{"model":"a","model":"b"}"#, model("a")),
             (r#"{"n":-1.5e3,"t":true,"z":null,"model":"a"}"#, model("a")),
             (r#"{"model":""}"#, model("")),
+            ("\u{feff} {\"model\":\"a\"}", model("a")),
         ] {
             assert_eq!(whole(text), expected, "{text}");
         }
@@ -236,6 +245,7 @@ mod tests {
             "[]",
             "x",
             "\u{feff}{}",
+            "\u{fefe}{\"model\":\"a\"}",
             "\"model\"",
             "{}",
             r#"{"x":1}"#,
@@ -247,7 +257,16 @@ mod tests {
         ] {
             assert_eq!(whole(text), Scan::None, "{text}");
         }
-        for text in ["", " ", "{", r#"{"mod"#, r#"{"model":"a"#, r#"{"x":{"model":"a"}"#, r#"{"model":"a\"#] {
+        for text in [
+            "",
+            " ",
+            "\u{feff}",
+            "{",
+            r#"{"mod"#,
+            r#"{"model":"a"#,
+            r#"{"x":{"model":"a"}"#,
+            r#"{"model":"a\"#,
+        ] {
             assert_eq!(whole(text), Scan::More, "{text}");
         }
     }

@@ -57,6 +57,8 @@ pub struct Config {
     pub direct_models: Vec<Arc<DirectModel>>,
     /// How many runs may be in flight at once; more are refused.
     pub max_inflight: usize,
+    /// How much of requests' bodies may be held at once, in bytes.
+    pub max_held_bytes: usize,
     /// How large an answer may be, in bytes; a larger one is an error.
     pub max_answer_bytes: usize,
     /// Where use is counted.

@@ -111,8 +111,10 @@ pub trait Headers: Sync {
         media.strip_prefix(b"application/").is_some_and(|sub| sub == b"json" || sub.ends_with(b"+json"))
     }
 
-    /// Whether the body can be read as it is.
+    /// Whether the body can be read as it is, by every header that says something about it.
     fn is_plain(&self) -> bool {
-        self.value("content-encoding").is_none_or(|encoding| encoding.eq_ignore_ascii_case(b"identity"))
+        let encodings = self.each().filter(|(name, _)| *name == "content-encoding");
+        let mut codings = encodings.flat_map(|(_, value)| value.split(|byte| *byte == b','));
+        codings.all(|coding| matches!(&*coding.trim_ascii().to_ascii_lowercase(), b"" | b"identity"))
     }
 }

@@ -225,6 +225,11 @@ fn presented(candidate: &Candidate) -> String {
     text
 }
 
+/// As much of it as a judge is shown.
+pub fn excerpt(candidate: &Candidate, max_bytes: usize) -> String {
+    cut(&presented(candidate), max_bytes).to_owned()
+}
+
 fn cut(text: &str, max_bytes: usize) -> &str {
     text.get(..text.floor_char_boundary(max_bytes)).unwrap_or(text)
 }

@@ -11,8 +11,9 @@ use super::headers::RequestHead;
 use super::pb::{self, BodySendMode};
 use super::{ModeOverride, reply};
 use crate::chat::{ModelScan, Scan};
-use crate::dispatch::{Headers, too_large};
+use crate::dispatch::Headers;
 use crate::ensemble::{Ensemble, Snapshot};
+use crate::limits::Share;
 use crate::signing::{MARKER, TICKET};
 
 /// One HTTP request, as Envoy tells it.
@@ -73,6 +74,7 @@ impl Exchange {
         snapshot: Arc<Snapshot>,
         mode_override: ModeOverride,
         max_request_bytes: usize,
+        share: Share,
     ) -> Self {
         Self {
             snapshot,
@@ -82,7 +84,7 @@ impl Exchange {
             head: RequestHead::default(),
             ours: Vec::new(),
             scan: ModelScan::default(),
-            held: Held::default(),
+            held: Held::new(share),
             notice: None,
             overridden: false,
         }
@@ -268,7 +270,7 @@ impl Exchange {
             return self.send(replies, end);
         }
         // Beyond the bound nothing more can be held, and an alias must not slip by unseen.
-        if self.held.len() > self.max_request_bytes { self.too_large() } else { Step::Send(Vec::new()) }
+        self.refusal().unwrap_or(Step::Send(Vec::new()))
     }
 
     /// Lets the request's headers go on.
@@ -291,7 +293,7 @@ impl Exchange {
 
     /// Lets go on what was held.
     fn release(&mut self, end: bool) -> Vec<pb::ProcessingResponse> {
-        let pieces = std::mem::take(&mut self.held).into_pieces();
+        let pieces = self.held.release();
         let last = pieces.len();
         let echoed =
             pieces.into_iter().enumerate().flat_map(|(i, piece)| reply::echo(piece, end && i + 1 == last));
@@ -307,23 +309,25 @@ impl Exchange {
             self.held.gather(self.head.length().min(self.max_request_bytes));
         }
         self.phase = Phase::Collect(ensemble);
-        if self.held.len() > self.max_request_bytes { self.too_large() } else { Step::Send(Vec::new()) }
+        self.refusal().unwrap_or(Step::Send(Vec::new()))
     }
 
     fn answer(&mut self, ensemble: Arc<Ensemble>, shown: Shown) -> Step {
-        if self.held.len() > self.max_request_bytes {
-            return self.too_large();
+        if let Some(refusal) = self.refusal() {
+            return refusal;
         }
         self.phase = Phase::Asked(shown);
-        let body = std::mem::take(&mut self.held).into_body();
+        let body = self.held.body();
         let head = std::mem::take(&mut self.head);
         let can_stream = matches!(shown, Shown::Pieces { .. });
         Step::Answer(Box::new(Asked { ensemble, body, head, can_stream }))
     }
 
-    fn too_large(&mut self) -> Step {
+    /// The refusal of what cannot be held.
+    fn refusal(&mut self) -> Option<Step> {
+        let error = self.held.refusal(self.max_request_bytes)?;
         self.phase = Phase::Over;
-        Step::Refuse(Box::new(too_large(self.max_request_bytes)))
+        Some(Step::Refuse(Box::new(error)))
     }
 
     fn send(&mut self, replies: Vec<pb::ProcessingResponse>, end: bool) -> Step {

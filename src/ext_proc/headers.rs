@@ -137,6 +137,17 @@ mod tests {
         assert!(!with("POST", "/v1/embeddings", &[]));
         assert!(!with("POST", "/v1/chat/completions/abc", &[]));
         assert!(!with("POST", "/v1/chat/completions", &[("content-encoding", "gzip")]));
+        for (encodings, is_read) in [
+            (&["identity, Identity"][..], true),
+            (&[""], true),
+            (&["identity", "identity"], true),
+            (&["gzip", "identity"], false),
+            (&["identity", "gzip"], false),
+            (&["identity, gzip"], false),
+        ] {
+            let headers: Vec<_> = encodings.iter().map(|value| ("content-encoding", *value)).collect();
+            assert_eq!(with("POST", "/v1/chat/completions", &headers), is_read, "{encodings:?}");
+        }
         assert!(!with(
             "POST",
             "/v1/chat/completions",

@@ -20,6 +20,7 @@ use super::{Settings, pb, reply};
 use crate::chat::ApiError;
 use crate::dispatch::{self, Models, Pacing, Reply, Taken, Whole, too_large};
 use crate::ensemble::{Runner, Snapshot};
+use crate::limits::Room;
 use crate::signing::Spent;
 use crate::telemetry::metrics::{self, Counter};
 
@@ -43,6 +44,8 @@ pub struct Setup {
     pub settings: Arc<Settings>,
     /// What was taken of what is to be taken once.
     pub spent: Spent,
+    /// Where bodies are held.
+    pub room: Room,
 }
 
 /// A request that has begun.
@@ -176,7 +179,8 @@ impl Begun {
 
     fn conversation(&self) -> Conversation {
         let Settings { mode_override, max_request_bytes, .. } = *self.setup.settings;
-        let exchange = Exchange::new(Arc::clone(&self.setup.snapshot), mode_override, max_request_bytes);
+        let (snapshot, share) = (Arc::clone(&self.setup.snapshot), self.setup.room.share());
+        let exchange = Exchange::new(snapshot, mode_override, max_request_bytes, share);
         Conversation { exchange, told: Arc::clone(&self.told) }
     }
 

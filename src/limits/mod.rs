@@ -8,6 +8,7 @@ mod key;
 mod limiter;
 mod quota;
 mod rate;
+mod room;
 mod store;
 
 pub use admission::{Admission, Permit};
@@ -17,6 +18,7 @@ pub use key::{CallerKey, KeySource};
 pub use limiter::{Demand, Level, Limiter, StoreError, StoreSettings};
 pub use quota::Quota;
 pub use rate::{Budget, Rate, RateLimit, Window, estimated_tokens};
+pub use room::{Room, Share};
 pub use store::{Keeper, OnError, RedisSettings, RedisUrlError};
 
 #[cfg(test)]

@@ -50,6 +50,18 @@ fn rate_limit(written: &schema::RateLimit, path: &Path, report: &mut Report) -> 
     Some(RateLimit { windows, concurrency, wait: Duration::from_millis(written.wait_ms) })
 }
 
+/// How much of bodies may be held at once; one at least.
+pub(super) fn max_held_bytes(limits: &schema::Limits, report: &mut Report) -> usize {
+    let schema::Limits { max_held_bytes, max_request_bytes, .. } = *limits;
+    if max_held_bytes < max_request_bytes {
+        let what = format!(
+            "must be at least `limits.max_request_bytes` ({max_request_bytes}), or no such request fits"
+        );
+        report.add(Path::root().key("limits").key("max_held_bytes"), what);
+    }
+    max_held_bytes
+}
+
 /// What an ensemble may spend.
 pub(super) fn budget(written: Option<schema::Budget>) -> Option<Budget> {
     written.map(|budget| Budget::usd_per_day(budget.usd_per_day))

@@ -26,6 +26,10 @@ pub struct Limits {
     /// How many runs may be in flight at once; more are refused with a 503.
     #[schemars(range(min = 1))]
     pub max_inflight: usize,
+    /// How much of the bodies of aliases' requests may be held at once, in bytes: while they arrive, and while their
+    /// runs last. A request that finds no room is refused with a 503. At least `max_request_bytes`.
+    #[schemars(range(min = 1))]
+    pub max_held_bytes: usize,
     /// What tells callers apart where their use of an alias is limited.
     pub caller_key: CallerKey,
     /// Where use is counted.
@@ -40,6 +44,7 @@ impl Default for Limits {
             max_answer_bytes: 16 * 1024 * 1024,
             max_panel: 16,
             max_inflight: 4096,
+            max_held_bytes: 1024 * 1024 * 1024,
             caller_key: CallerKey::default(),
             store: Store::default(),
         }

@@ -76,3 +76,9 @@ fn callers_and_stores_are_told_apart_as_written() {
     assert_eq!(redis.prefix, "consort");
     assert!(!format!("{config:?}").contains("hidden"));
 }
+
+#[test]
+fn a_body_of_the_allowed_size_must_find_room() {
+    insta::assert_snapshot!(problems("limits: {max_request_bytes: 100, max_held_bytes: 99}"), @"limits.max_held_bytes: must be at least `limits.max_request_bytes` (100), or no such request fits");
+    assert_eq!(yaml("limits: {max_request_bytes: 100, max_held_bytes: 100}").unwrap().max_held_bytes, 100);
+}

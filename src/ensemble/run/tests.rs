@@ -281,5 +281,6 @@ mod asking;
 mod corners;
 mod decisions;
 mod errors;
+mod hostile;
 mod limits;
 mod strategies;

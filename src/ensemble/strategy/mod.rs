@@ -1,6 +1,7 @@
 //! How candidates become one answer.
 
 pub(super) mod average;
+mod form;
 pub(super) mod judge;
 pub(super) mod rank;
 pub(super) mod score;
@@ -8,7 +9,7 @@ mod verdict;
 pub(super) mod vote;
 
 #[cfg(fuzzing)]
-pub use verdict::fuzzing;
+pub use form::fuzzing;
 
 use std::sync::Arc;
 

@@ -4,7 +4,8 @@ use super::super::candidate::Candidate;
 use super::super::error::Cause;
 use super::super::prompt::shuffled;
 use super::super::run::Run;
-use super::verdict::{Form, Marks, Question, ask};
+use super::form::{Form, Marks};
+use super::verdict::{Question, ask};
 use super::{Rank, RankMode};
 
 /// The place of the best candidate.

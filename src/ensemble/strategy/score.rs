@@ -5,8 +5,9 @@ use super::super::error::Cause;
 use super::super::prompt::shuffled;
 use super::super::run::Run;
 use super::Score;
+use super::form::{Form, Marks};
 use super::rank::best;
-use super::verdict::{Form, Marks, Question, ask};
+use super::verdict::{Question, ask};
 
 /// The place of the candidate with the best mean grade.
 pub(in super::super) async fn choose(

@@ -1,21 +1,26 @@
 //! What is held back of a body.
 
+use crate::chat::ApiError;
+use crate::dispatch::too_large;
+use crate::ensemble::RunError;
+use crate::limits::Share;
+
 /// The pieces of a body that is held back. A single piece is not copied.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Held {
     pieces: Vec<Vec<u8>>,
     len: usize,
+    share: Share,
 }
 
 impl Held {
-    /// How many bytes there are.
-    pub(super) fn len(&self) -> usize {
-        self.len
+    pub(super) fn new(share: Share) -> Self {
+        Self { pieces: Vec::new(), len: 0, share }
     }
 
     /// Takes a piece of what may yet go on as it came.
     pub(super) fn push(&mut self, piece: Vec<u8>) {
-        self.len += piece.len();
+        self.count(&piece);
         self.pieces.push(piece);
     }
 
@@ -31,21 +36,35 @@ impl Held {
     pub(super) fn append(&mut self, piece: Vec<u8>) {
         match self.pieces.last_mut() {
             Some(last) => {
-                self.len += piece.len();
                 last.extend_from_slice(&piece);
+                self.count(&piece);
             }
             None => self.push(piece),
         }
     }
 
-    /// The pieces as they came.
-    pub(super) fn into_pieces(self) -> Vec<Vec<u8>> {
-        self.pieces
+    fn count(&mut self, piece: &[u8]) {
+        self.len += piece.len();
+        self.share.take(piece.len());
     }
 
-    /// The body.
-    pub(super) fn into_body(self) -> Vec<u8> {
-        match <[Vec<u8>; 1]>::try_from(self.pieces) {
+    /// Why it cannot be held: it is larger than this, or others leave it no room.
+    pub(super) fn refusal(&self, max_bytes: usize) -> Option<ApiError> {
+        if self.len > max_bytes {
+            return Some(too_large(max_bytes));
+        }
+        self.share.is_short().then(|| ApiError::from(&RunError::Overloaded))
+    }
+
+    /// The pieces, which are held no longer.
+    pub(super) fn release(&mut self) -> Vec<Vec<u8>> {
+        self.share.give_back();
+        std::mem::take(&mut self.pieces)
+    }
+
+    /// The whole, which counts until the exchange is over: its run holds it.
+    pub(super) fn body(&mut self) -> Vec<u8> {
+        match <[Vec<u8>; 1]>::try_from(std::mem::take(&mut self.pieces)) {
             Ok([whole]) => whole,
             Err(pieces) => pieces.concat(),
         }
@@ -55,18 +74,19 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::Room;
 
     #[test]
     fn a_body_whose_length_is_told_is_gathered_in_one_place() {
-        let mut held = Held::default();
+        let mut held = Held::new(Room::default().share());
         held.push(b"{\"model\":".to_vec());
         held.push(b"\"team\"".to_vec());
         held.gather(64);
         let place = held.pieces[0].as_ptr();
         held.append(b",\"x\":1".to_vec());
         held.append(b"}".to_vec());
-        assert_eq!(held.len(), 22);
-        let body = held.into_body();
+        assert_eq!(held.len, 22);
+        let body = held.body();
         assert_eq!((&*body, body.as_ptr()), (&br#"{"model":"team","x":1}"#[..], place));
     }
 }

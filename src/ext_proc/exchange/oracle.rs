@@ -11,6 +11,7 @@ use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
 pub use self::said::{Attachment, Said};
 use super::*;
 use crate::chat::Body;
+use crate::limits::Room;
 
 /// Plays messages to an exchange that knows one alias, held to what Envoy permits; tells whether it is over.
 ///
@@ -22,7 +23,8 @@ pub fn play(
     said: impl IntoIterator<Item = Said>,
 ) -> Result<bool, String> {
     let Attachment { mode_override, max_request_bytes, .. } = attachment;
-    let mut exchange = Exchange::new(Arc::clone(snapshot), mode_override, max_request_bytes);
+    let mut exchange =
+        Exchange::new(Arc::clone(snapshot), mode_override, max_request_bytes, Room::default().share());
     let mut envoy = Envoy::new(attachment, snapshot);
     for (place, said) in said.into_iter().enumerate() {
         let named = |breach: &str| format!("{breach}, at message {place} ({said:?}) of {attachment:?}");
@@ -330,9 +332,11 @@ impl<'a> Envoy<'a> {
         waits && self.sees_aliases() && self.went_on.is_empty() && self.response.is_none()
     }
 
-    /// Whether the body asks for an alias, as another parser reads it; none where that finds no JSON object.
+    /// Whether the body asks for an alias, as another parser reads it that takes a byte order mark; none where that
+    /// finds no JSON object.
     fn names_alias(&self) -> Option<bool> {
-        let mut json = serde_json::Deserializer::from_slice(&self.came);
+        let json = self.came.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.came);
+        let mut json = serde_json::Deserializer::from_slice(json);
         let model = json.deserialize_map(FirstModel).ok()?;
         json.end().ok()?;
         Some(model.is_some_and(|model| self.snapshot.ensemble(&model).is_some()))

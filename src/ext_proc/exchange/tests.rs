@@ -1,6 +1,7 @@
 //! The protocol's rules, a row each.
 
 mod ours;
+mod room;
 
 use std::fmt::Write as _;
 
@@ -12,6 +13,7 @@ use super::*;
 use crate::chat::Body;
 use crate::ensemble::fixture;
 use crate::ext_proc::headers::told as told_headers;
+use crate::limits::Room;
 
 const CHAT: &[(&str, &str)] =
     &[(":method", "POST"), (":path", "/v1/chat/completions"), ("content-type", "application/json")];
@@ -22,7 +24,7 @@ fn exchange() -> Exchange {
 
 fn bounded(max_request_bytes: usize) -> Exchange {
     let snapshot = Arc::new(Snapshot::new([fixture::ensemble("team")]));
-    Exchange::new(snapshot, ModeOverride::Standalone, max_request_bytes)
+    Exchange::new(snapshot, ModeOverride::Standalone, max_request_bytes, Room::default().share())
 }
 
 fn headers(

@@ -20,6 +20,7 @@ use super::{Door, refusal};
 use crate::chat::{self, ApiError, ModelScan, RequestError, Scan};
 use crate::dispatch::{self, Asked, Delivery, Headers, Reply, Route, Taken};
 use crate::ensemble::RunError;
+use crate::limits::Share;
 use crate::telemetry;
 
 /// How long a body that is too large is read on: a caller that is still sending does not hear yet.
@@ -30,10 +31,17 @@ const DISCARD: Duration = Duration::from_secs(1);
 pub(super) async fn complete(State(door): State<Door>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let head = Head(parts);
-    match door.take(&head, body).await {
+    let mut share = door.room.share();
+    match door.take(&head, body, &mut share).await {
         Ok(taken) => {
             let pacing = door.settings.pacing;
-            answered(Box::pin(dispatch::replies(taken, door.runner, pacing))).await
+            let replies = dispatch::replies(taken, door.runner, pacing);
+            // The run holds the body until it is over.
+            let replies = replies.map(move |reply| {
+                let _held = &share;
+                reply
+            });
+            answered(Box::pin(replies)).await
         }
         Err(error) => refusal::refused(&error, &head.0.headers),
     }
@@ -60,7 +68,7 @@ fn piece(reply: Reply) -> Option<Bytes> {
 
 impl Door {
     /// Reads a request as far as is needed to know who answers it.
-    async fn take(&self, head: &Head, body: Body) -> Result<Taken, ApiError> {
+    async fn take(&self, head: &Head, body: Body, share: &mut Share) -> Result<Taken, ApiError> {
         let unsupported = |what| Err(ApiError::new(415, "unsupported_media_type", what));
         if !head.is_json() {
             return unsupported("the request body must be JSON; send `content-type: application/json`");
@@ -68,7 +76,7 @@ impl Door {
         if !head.is_plain() {
             return unsupported("the request body must not be compressed");
         }
-        let reading = tokio::time::timeout(self.settings.body_timeout, self.body(body));
+        let reading = tokio::time::timeout(self.settings.body_timeout, self.body(body, share));
         let slow = || ApiError::new(408, "request_timeout", "the request body took too long to arrive");
         let body = reading.await.map_err(|_elapsed| slow())??;
         let model = match ModelScan::default().feed(&body) {
@@ -95,12 +103,14 @@ impl Door {
         })
     }
 
-    async fn body(&self, mut body: Body) -> Result<Bytes, ApiError> {
+    async fn body(&self, mut body: Body, share: &mut Share) -> Result<Bytes, ApiError> {
         let max_bytes = self.settings.max_request_bytes;
         let is_declared = body.size_hint().lower() > max_bytes as u64;
-        let read = if is_declared { None } else { Some(Limited::new(&mut body, max_bytes).collect().await) };
+        let read =
+            if is_declared { None } else { Some(collect(Limited::new(&mut body, max_bytes), share).await) };
         match read {
-            Some(Ok(read)) => Ok(read.to_bytes()),
+            Some(Ok(Some(read))) => Ok(read),
+            Some(Ok(None)) => Err(ApiError::from(&RunError::Overloaded)),
             Some(Err(error)) if !error.is::<LengthLimitError>() => {
                 Err(ApiError::new(400, "unreadable_body", "the request body could not be read"))
             }
@@ -112,6 +122,24 @@ impl Door {
             }
         }
     }
+}
+
+/// The whole of a body; none where there is no room for it.
+async fn collect(
+    mut body: Limited<&mut Body>,
+    share: &mut Share,
+) -> Result<Option<Bytes>, Box<dyn std::error::Error + Send + Sync>> {
+    let mut pieces = Vec::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(piece) = frame?.into_data() {
+            share.take(piece.len());
+            if share.is_short() {
+                return Ok(None);
+            }
+            pieces.push(piece);
+        }
+    }
+    Ok(Some(chat::Body::from_chunks(pieces).into_bytes()))
 }
 
 /// What is wrong with a request that names no model.

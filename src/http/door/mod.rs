@@ -30,7 +30,7 @@ use tracing::debug;
 
 use crate::dispatch::{Models, Pacing, is_request_id};
 use crate::ensemble::{Runner, Snapshot};
-use crate::limits::{CallerKey, KeySource};
+use crate::limits::{CallerKey, KeySource, Room};
 use crate::signing::{Secrets, Spent};
 
 pub use keys::{Key, Keys};
@@ -64,6 +64,8 @@ pub struct Door {
     models: Models,
     /// The tickets that were taken.
     spent: Spent,
+    /// Where bodies are held.
+    room: Room,
 }
 
 impl Door {
@@ -75,6 +77,7 @@ impl Door {
             settings: Arc::new(settings),
             spent: Spent::default(),
             models: Models::from_now(),
+            room: Room::default(),
         }
     }
 
@@ -82,6 +85,12 @@ impl Door {
     #[must_use]
     pub fn remembering(self, spent: Spent) -> Self {
         Self { spent, ..self }
+    }
+
+    /// The same, which holds bodies here.
+    #[must_use]
+    pub fn within(self, room: Room) -> Self {
+        Self { room, ..self }
     }
 
     /// Whether it takes a key to come in.
