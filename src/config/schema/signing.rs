@@ -12,7 +12,8 @@ use crate::config::secret::Secret;
 #[serde(default, deny_unknown_fields)]
 pub struct Signing {
     /// Texts of at least 32 bytes, best taken from the environment as `${VAR}`. The first one signs, and all of them
-    /// are known, so that a new one can be put before an old one.
+    /// are known. A new one goes behind the old one first, on all replicas, and then before it: thus every replica knows
+    /// what any of them signs with.
     pub secrets: Vec<Secret>,
     /// Files that hold such secrets, like mounted ones, after those of `secrets`; a newline at their end is ignored.
     pub secret_files: Vec<String>,
