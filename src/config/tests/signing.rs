@@ -57,6 +57,19 @@ fn what_the_documentation_has_shown_is_no_secret() {
 }
 
 #[test]
+fn who_signs_without_a_secret_signs_alone() {
+    let alone = |text: &str| yaml(text).unwrap().signs_alone;
+    let handed = "{listen: {http: '127.0.0.1:0'}, ext_proc: {handoff: {enabled: true}}";
+    assert!(alone(&format!("{handed}}}")));
+    assert!(!alone(&format!("{handed}, signing: {{secrets: [{SECRET}]}}}}")));
+    assert!(!alone("{}"), "nothing is signed");
+    let marked = "providers: [{name: p, base_url: 'http://h', marker: always}]
+models: [{display_name: a, provider: p, model_name: a}]";
+    assert!(alone(marked));
+    assert!(!alone(&marked.replace("always", "never")));
+}
+
+#[test]
 fn requests_are_handed_off_to_a_door_that_is_open() {
     let handed = |more: &str| yaml(&format!("ext_proc: {{handoff: {{enabled: true}}}}\n{more}"));
     let config = handed("listen: {http: '127.0.0.1:0'}").unwrap();
