@@ -27,6 +27,16 @@ pub(super) async fn open(
     Ok(())
 }
 
+/// Tells the operator that other replicas will know no ticket and no marker of this process's.
+pub(super) fn warn_of_own_secret(signs_alone: bool) {
+    if signs_alone {
+        warn!(
+            remedy = "where there are several replicas, give all of them the same signing.secrets",
+            "tickets and markers are signed with a secret that this process alone knows"
+        );
+    }
+}
+
 /// Tells the operator of a door at `exposed` that anybody can come in by.
 pub(super) fn warn_of_exposure(exposed: Option<&str>, has_keys: bool) {
     if let Some(addr) = exposed.filter(|_| !has_keys) {

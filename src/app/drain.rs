@@ -44,6 +44,7 @@ impl Drain {
         let (delay, limit) = (config.drain.delay, config.drain.timeout.unwrap_or(self.current.longest_run()));
         info!(delay_s = delay.as_secs_f64(), limit_s = limit.as_secs_f64(), "draining");
         self.readiness.draining();
+        self.current.door().draining();
         self.health.withdraw().await;
         tokio::select! {
             ended = &mut serving => return ended,

@@ -195,6 +195,7 @@ async fn run_recorded(
     let door = listeners.http.as_ref().and_then(Listener::exposed);
     let exposed = Exposed { door, admin: listeners.admin.as_ref().is_some_and(Listener::is_exposed) };
     door::warn_of_exposure(exposed.door.as_deref(), !config.door.keys.is_empty());
+    door::warn_of_own_secret(config.signs_alone);
     admin::warn_of_exposure(listeners.admin.as_ref());
     let is_exposed = exposed.admin;
     let current =

@@ -49,6 +49,8 @@ pub struct Config {
     pub ext_proc: crate::ext_proc::Settings,
     /// What the operator decided about the plain HTTP door.
     pub door: door::Settings,
+    /// Whether tickets or markers are signed with a secret that this process alone knows.
+    pub signs_alone: bool,
     /// How that door's connections are held to their time.
     pub connections: door::Connections,
     /// The ensembles and the direct models, by alias.

@@ -14,11 +14,10 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::door::{Connections, InFlight};
+use super::door::InFlight;
 
 /// What one listener spends on its peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,18 +96,12 @@ async fn connection(
             })
         }
     });
-    let patience = Connections {
-        head_timeout: bounds.header_timeout,
-        idle_timeout: bounds.header_timeout,
-        max_open: bounds.max_connections,
-        certificate: None,
-    };
     let mut served = pin!(builder.serve_connection(TokioIo::new(io), service));
     let ended = tokio::select! {
         ended = &mut served => ended,
         // The builder waits for the first bytes, which tell the version, without a bound; and a peer that answers
         // pings could keep its place for ever over HTTP/2.
-        () = in_flight.idle(&patience, Instant::now()) => return,
+        () = in_flight.idle(bounds.header_timeout, bounds.header_timeout) => return,
         () = stopping.cancelled() => {
             served.as_mut().graceful_shutdown();
             served.await

@@ -36,16 +36,23 @@ pub(super) struct Bond {
 
 impl Bond {
     pub(super) fn new(body: Digest, now: Millis, ttl: Duration) -> Self {
-        let ttl = Millis::try_from(ttl.as_millis()).unwrap_or(Millis::MAX);
         Self {
             nonce: format!("{:032x}", rand::random::<u128>()),
-            expires: now.saturating_add(ttl),
+            expires: now.saturating_add(millis(ttl)),
             body: body.text(),
         }
     }
 
     pub(super) fn is_fresh(&self, now: Millis) -> Result<(), Refused> {
         if now < self.expires { Ok(()) } else { Err(Refused::Expired) }
+    }
+
+    /// Whether it is fresh, and was made to hold for no longer than `ttl`. The clock of who made it may be ahead of
+    /// ours by as much.
+    pub(super) fn is_held_to(&self, ttl: Duration, now: Millis) -> Result<(), Refused> {
+        self.is_fresh(now)?;
+        let latest = now.saturating_add(millis(ttl).saturating_mul(2));
+        if self.expires <= latest { Ok(()) } else { Err(Refused::Ahead) }
     }
 
     /// Takes it for a request with this body.
@@ -55,8 +62,12 @@ impl Bond {
             return Err(Refused::OtherBody);
         }
         let nonce = u128::from_str_radix(&self.nonce, 16).map_err(|_| Refused::Forged)?;
-        if spent.spend(nonce, self.expires, now) { Ok(()) } else { Err(Refused::Replayed) }
+        spent.spend(nonce, self.expires, now)
     }
+}
+
+fn millis(time: Duration) -> Millis {
+    Millis::try_from(time.as_millis()).unwrap_or(Millis::MAX)
 }
 
 impl Digest {

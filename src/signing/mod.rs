@@ -40,6 +40,9 @@ pub enum Refused {
     /// Its time is over.
     #[error("expired")]
     Expired,
+    /// It would hold for longer than any that is made: a clock is wrong, or a secret known to others.
+    #[error("expires too far ahead")]
+    Ahead,
     /// It was made for another body.
     #[error("made for another body")]
     OtherBody,
@@ -49,21 +52,33 @@ pub enum Refused {
     /// It was taken before.
     #[error("taken before")]
     Replayed,
+    /// Too many were taken for another to be kept in mind.
+    #[error("no more can be taken now")]
+    Full,
 }
 
 impl Refused {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Forged, Self::Expired, Self::OtherBody, Self::OtherAlias, Self::Replayed];
+    pub const ALL: [Self; 7] = [
+        Self::Forged,
+        Self::Expired,
+        Self::Ahead,
+        Self::OtherBody,
+        Self::OtherAlias,
+        Self::Replayed,
+        Self::Full,
+    ];
 
     /// The word for it in metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::Forged => "forged",
             Self::Expired => "expired",
+            Self::Ahead => "ahead",
             Self::OtherBody => "other_body",
             Self::OtherAlias => "other_alias",
             Self::Replayed => "replayed",
+            Self::Full => "full",
         }
     }
 }

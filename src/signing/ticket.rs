@@ -48,13 +48,13 @@ impl Ticket {
         secrets.seal(Purpose::Ticket, &Words { bond: Bond::new(body, now, ttl), grant })
     }
 
-    /// Reads what was presented.
+    /// Reads what was presented, where tickets hold for `ttl`.
     ///
     /// # Errors
-    /// When nobody who knows a secret has made it, or its time is over.
-    pub fn read(text: &[u8], secrets: &Secrets, now: Millis) -> Result<Self, Refused> {
+    /// When nobody who knows a secret has made it, its time is over, or it would hold for longer than twice `ttl`.
+    pub fn read(text: &[u8], ttl: Duration, secrets: &Secrets, now: Millis) -> Result<Self, Refused> {
         let words: Words = secrets.open(Purpose::Ticket, text).ok_or(Refused::Forged)?;
-        words.bond.is_fresh(now)?;
+        words.bond.is_held_to(ttl, now)?;
         Ok(Self(Arc::new(words)))
     }
 
@@ -106,7 +106,7 @@ mod tests {
             Grant { alias: "é/\"x\"".to_owned(), caller: None, in_doubt: false },
         ] {
             let spent = Spent::default();
-            let ticket = Ticket::read(issued(&grant).as_bytes(), &secrets(), 109).unwrap();
+            let ticket = Ticket::read(issued(&grant).as_bytes(), TTL, &secrets(), 109).unwrap();
             let redeem = |alias: &str, text, now| ticket.redeem(alias, body(text), &spent, now);
             assert_eq!(redeem("other", "asked", 109), Err(Refused::OtherAlias));
             assert_eq!(redeem(&grant.alias, "other", 109), Err(Refused::OtherBody));
@@ -119,15 +119,17 @@ mod tests {
     #[test]
     fn what_is_no_ticket_is_not_read() {
         let grant = Grant { alias: "team".to_owned(), caller: None, in_doubt: false };
-        let read = |text: &str, now| Ticket::read(text.as_bytes(), &secrets(), now).map(|_| ());
+        let read = |text: &str, now| Ticket::read(text.as_bytes(), TTL, &secrets(), now).map(|_| ());
         let ticket = issued(&grant);
         assert_eq!(read(&ticket, 109), Ok(()));
         assert_eq!(read(&ticket, 110), Err(Refused::Expired));
+        assert_eq!(read(&ticket, 90), Ok(()), "by a clock that is behind");
+        assert_eq!(read(&ticket, 89), Err(Refused::Ahead));
         let marker = super::super::marker::issue(body("asked"), &secrets(), 100).unwrap();
         for text in ["", "x", "a.b", &ticket[1..], &marker] {
             assert_eq!(read(text, 100), Err(Refused::Forged), "{text}");
         }
         assert_ne!(ticket, issued(&grant), "each has a nonce of its own");
-        assert_eq!(format!("{:?}", Ticket::read(ticket.as_bytes(), &secrets(), 100)), "Ok(Ticket)");
+        assert_eq!(format!("{:?}", Ticket::read(ticket.as_bytes(), TTL, &secrets(), 100)), "Ok(Ticket)");
     }
 }

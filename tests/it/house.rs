@@ -241,7 +241,9 @@ fn shipped() -> Vec<PathBuf> {
 
 #[track_caller]
 pub fn assert_consort_loads(name: &str, text: &str) {
-    let environment = Environment::from([("OPENAI_API_KEY".to_owned(), "sk-test".to_owned())]);
+    let variables =
+        [("OPENAI_API_KEY", "sk-test"), ("CONSORT_SIGNING_SECRET", "of-a-test-and-of-at-least-32-bytes")];
+    let environment = Environment::from(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
     let source = Source { name, text, format: Format::Yaml, environment: &environment };
     if let Err(problems) = source.load() {
         panic!("{name}: {problems}\n{text}");

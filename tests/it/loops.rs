@@ -254,3 +254,30 @@ async fn the_plain_door_answers_no_call_of_consorts_own() {
     assert_eq!(asked("forged").send().await.header("x-ensemble-outcome"), "full");
     assert!(provider.requests().iter().all(|asked| asked.header(MARKER).is_empty()));
 }
+
+#[tokio::test]
+async fn a_direct_model_that_is_asked_at_the_plain_door_by_its_own_name_does_not_multiply() {
+    let text = |door: &str| {
+        format!(
+            "listen: {{ext_proc: '127.0.0.1:0', http: '127.0.0.1:0'}}
+{SIGNING}
+providers: [{{name: door, base_url: 'http://{door}/v1', api_key: {KEY}}}]
+models:
+{}limits: {{max_inflight: 8}}",
+            direct("self", "door", "self")
+        )
+    };
+    // Where the door is, is known once it runs.
+    let service = Service::start(env!("CARGO_BIN_EXE_consort"), &text("127.0.0.1:9")).await;
+    std::fs::write(service.config_path(), text(&service.http().to_string())).expect("written");
+    service.wait_for_log(|line| line["fields"]["message"] == "configuration reloaded").await;
+    let answer = http::post(service.http(), CHAT).json(&question(json!({"model": "self"}))).send().await;
+    // What came back got the 508; the caller hears of a model that has failed.
+    assert_eq!(answer.json()["error"]["code"], "model_failed", "{}", answer.text());
+    let metrics = http::get(service.admin(), "/metrics").send().await;
+    assert!(
+        metrics.text().contains("consort_loops_refused_total{reason=\"door\"} 1\n"),
+        "once: {}",
+        metrics.text()
+    );
+}

@@ -33,6 +33,7 @@ pub(super) fn resolve(
         },
         caller_key: envoys.caller_key.clone(),
         keys: keys?,
+        ticket_ttl: Duration::from_millis(file.ext_proc.handoff.ticket_ttl_ms),
         secrets: envoys.secrets.clone(),
     };
     let connections = Connections {

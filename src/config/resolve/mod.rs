@@ -63,7 +63,10 @@ pub(super) fn resolve(
     let ensembles = resolver.ensembles();
     let (door, connections) = door?;
     secrets?;
+    let has_secrets = !file.signing.secrets.is_empty() || !file.signing.secret_files.is_empty();
+    let signs = settings.ticket_ttl.is_some() || direct_models.iter().any(|model| model.marker.is_some());
     Some(Config {
+        signs_alone: signs && !has_secrets,
         listen: listen?,
         ext_proc: settings,
         door,

@@ -145,10 +145,13 @@ impl<'a> Resolver<'a> {
             schema::Marker::Always => true,
             schema::Marker::Never => false,
             schema::Marker::Auto => {
-                let ensembles = self.file.models.iter().filter(|model| model.ensemble.is_some());
+                // Direct models are asked by name at the plain door alone.
+                let is_served =
+                    |model: &&schema::Model| model.ensemble.is_some() || self.file.listen.http.is_some();
+                let served = self.file.models.iter().filter(is_served);
                 let ad_hoc = self.file.overrides.ad_hoc.iter().map(|ad_hoc| &*ad_hoc.alias);
-                let mut aliases = ensembles.map(|model| &*model.display_name).chain(ad_hoc);
-                provider.adapter == schema::Adapter::OpenAi && aliases.any(|alias| alias == model_name)
+                let mut names = served.map(|model| &*model.display_name).chain(ad_hoc);
+                provider.adapter == schema::Adapter::OpenAi && names.any(|name| name == model_name)
             }
         }
     }

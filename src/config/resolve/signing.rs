@@ -5,6 +5,9 @@ use crate::config::problem::{Path, Report};
 use crate::config::schema::File;
 use crate::signing::{MIN_SECRET_BYTES, Secrets};
 
+/// What documentation has shown as a secret: whoever has copied it signs with what everybody knows.
+const EXAMPLE: &[u8] = b"only-an-example-of-at-least-32-bytes";
+
 /// The secrets; nothing when one of them is none.
 pub(super) fn secrets(file: &File, files: &mut Files<'_>, report: &mut Report) -> Option<Secrets> {
     let path = Path::root().key("signing");
@@ -24,6 +27,11 @@ pub(super) fn secrets(file: &File, files: &mut Files<'_>, report: &mut Report) -
                 let what = format!(
                     "a secret has at least {MIN_SECRET_BYTES} bytes, as `openssl rand -base64 32` prints it"
                 );
+                report.add(path, what);
+                sound.push(None);
+            }
+            Some(secret) if secret == EXAMPLE => {
+                let what = "is an example that everybody knows; `openssl rand -base64 32` prints a secret";
                 report.add(path, what);
                 sound.push(None);
             }

@@ -116,7 +116,7 @@ pub struct HandOff {
     pub enabled: bool,
     /// How long a ticket holds, in ms: the way from this door to the other one, upload included. The clocks of
     /// replicas must not differ by more.
-    #[schemars(range(min = 1, max = MAX_MS))]
+    #[schemars(range(min = 1, max = 60_000))]
     pub ticket_ttl_ms: u64,
 }
 

@@ -48,11 +48,35 @@ fn secrets_are_of_at_least_32_bytes_and_both_doors_have_them() {
 }
 
 #[test]
+fn what_the_documentation_has_shown_is_no_secret() {
+    let text = format!("signing: {{secrets: [{SECRET}, only-an-example-of-at-least-32-bytes]}}");
+    insta::assert_snapshot!(
+        problems(&text),
+        @"signing.secrets[1]: is an example that everybody knows; `openssl rand -base64 32` prints a secret"
+    );
+}
+
+#[test]
+fn who_signs_without_a_secret_signs_alone() {
+    let alone = |text: &str| yaml(text).unwrap().signs_alone;
+    let handed = "{listen: {http: '127.0.0.1:0'}, ext_proc: {handoff: {enabled: true}}";
+    assert!(alone(&format!("{handed}}}")));
+    assert!(!alone(&format!("{handed}, signing: {{secrets: [{SECRET}]}}}}")));
+    assert!(!alone("{}"), "nothing is signed");
+    let marked = "providers: [{name: p, base_url: 'http://h', marker: always}]
+models: [{display_name: a, provider: p, model_name: a}]";
+    assert!(alone(marked));
+    assert!(!alone(&marked.replace("always", "never")));
+}
+
+#[test]
 fn requests_are_handed_off_to_a_door_that_is_open() {
     let handed = |more: &str| yaml(&format!("ext_proc: {{handoff: {{enabled: true}}}}\n{more}"));
     let config = handed("listen: {http: '127.0.0.1:0'}").unwrap();
     assert_eq!(config.ext_proc.ticket_ttl, Some(Duration::from_secs(10)));
-    assert_eq!(yaml("ext_proc: {handoff: {ticket_ttl_ms: 5}}").unwrap().ext_proc.ticket_ttl, None);
+    assert_eq!(config.door.ticket_ttl, Duration::from_secs(10));
+    assert_eq!(yaml("ext_proc: {handoff: {ticket_ttl_ms: 60000}}").unwrap().ext_proc.ticket_ttl, None);
+    assert!(yaml("ext_proc: {handoff: {ticket_ttl_ms: 60001}}").is_err());
     insta::assert_snapshot!(handed("").unwrap_err(), @"ext_proc.handoff.enabled: needs `listen.http`: that door answers what this one hands off");
 }
 
@@ -75,6 +99,7 @@ models:
     assert_eq!(marked("", ""), [true, false, false]);
     assert_eq!(marked("", ad_hoc), [true, false, true]);
     assert_eq!(marked(", marker: always", ""), [true; 3]);
+    assert_eq!(marked("", "listen: {http: '127.0.0.1:0'}"), [true, true, false], "b is asked by name there");
     assert_eq!(marked(", marker: never", ad_hoc), [false; 3]);
     assert_eq!(marked(", adapter: anthropic", ad_hoc), [false; 3]);
 }

@@ -16,16 +16,18 @@ mod ticket;
 mod tls;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::extract::{FromRef, Request, State};
-use axum::http::HeaderValue;
 use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use serde_json::{Value, json};
 use tracing::debug;
 
 use crate::dispatch::{Models, Pacing, is_request_id};
@@ -51,6 +53,8 @@ pub struct Settings {
     pub caller_key: KeySource,
     /// Who may come in; everybody where there are none.
     pub keys: Keys,
+    /// How long the tickets hold that open it as well. Longer ones are refused, but for replicas' clocks.
+    pub ticket_ttl: Duration,
     /// What the tickets are signed with that open it as well.
     pub secrets: Secrets,
 }
@@ -108,35 +112,43 @@ impl Door {
 
 /// The door as it is now: a request keeps the one that it began with.
 #[derive(Clone)]
-pub struct Live(Arc<ArcSwap<Door>>);
+pub struct Live {
+    door: Arc<ArcSwap<Door>>,
+    is_draining: Arc<AtomicBool>,
+}
 
 impl Live {
     /// A door that may be replaced.
     pub fn new(door: Door) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(door)))
+        Self { door: Arc::new(ArcSwap::from_pointee(door)), is_draining: Arc::default() }
     }
 
     /// Whether it takes a key to come in.
     pub fn has_keys(&self) -> bool {
-        self.0.load().has_keys()
+        self.door.load().has_keys()
     }
 
     /// Another door for the requests to come.
     pub fn replace(&self, door: Door) {
-        self.0.store(Arc::new(door));
+        self.door.store(Arc::new(door));
+    }
+
+    /// Tells those who ask for its health that it is about to close. Requests are taken as before.
+    pub fn draining(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
     }
 }
 
 impl FromRef<Live> for Door {
     fn from_ref(live: &Live) -> Self {
-        Self::clone(&live.0.load())
+        Self::clone(&live.door.load())
     }
 }
 
 /// Everything below the door's own listener: the API, `/health`, and an answer in JSON to whatever else is asked.
 pub fn router(door: Live) -> Router {
-    routes(door)
-        .route("/health", get(health))
+    routes(door.clone())
+        .merge(Router::new().route("/health", get(health)).with_state(door))
         .fallback(refusal::no_such_path)
         .method_not_allowed_fallback(refusal::wrong_method)
         .layer(from_fn(identify))
@@ -156,8 +168,11 @@ pub fn routes(door: Live) -> Router {
         .with_state(door)
 }
 
-async fn health() -> Json<serde_json::Value> {
-    Json(serde_json::json!({"status": "ok"}))
+async fn health(State(door): State<Live>) -> (StatusCode, Json<Value>) {
+    match door.is_draining.load(Ordering::Relaxed) {
+        false => (StatusCode::OK, Json(json!({"status": "ok"}))),
+        true => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "draining"}))),
+    }
 }
 
 const REQUEST_ID: &str = "x-request-id";

@@ -30,6 +30,9 @@ const PING: Duration = Duration::from_secs(20);
 /// How many requests may have been given up before they are seen. Behind an Envoy many callers share a connection, and
 /// leave in a crowd; hyper's 20 would end it for all of them.
 const MAX_PENDING_RESETS: usize = 1024;
+/// How long a caller that was told of an idle connection's end may take to go: a request that was on its way when it
+/// was told is still answered.
+const LEAVING: Duration = Duration::from_secs(1);
 
 /// How long a connection may take for what is its caller's part.
 #[derive(Clone, Debug)]
@@ -131,17 +134,28 @@ async fn connection(
         .keep_alive_interval(PING)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS);
     let mut serving = std::pin::pin!(builder.serve_connection(io, service));
-    let mut idle = std::pin::pin!(in_flight.idle(&bounds, began));
-    let mut is_stopping = false;
+    // TLS has had its part of the first bound.
+    let first = bounds.head_timeout.saturating_sub(began.elapsed());
+    let mut idle = std::pin::pin!(in_flight.idle(first, bounds.idle_timeout));
+    let (mut is_stopping, mut is_leaving) = (false, false);
     loop {
         tokio::select! {
+            // What has arrived is taken up before anybody looks whether the connection is idle.
+            biased;
             ended = &mut serving => {
                 if let Err(error) = ended {
                     debug!(%error, "connection broken");
                 }
                 return;
             }
-            () = &mut idle => return,
+            () = &mut idle => {
+                if is_leaving {
+                    return;
+                }
+                is_leaving = true;
+                serving.as_mut().graceful_shutdown();
+                idle.set(in_flight.idle(LEAVING, LEAVING));
+            }
             // A sender that is gone means the same.
             _ = stopped.wait_for(|stopped| *stopped), if !is_stopping => {
                 is_stopping = true;
@@ -170,20 +184,19 @@ impl InFlight {
         Place(self.0.clone())
     }
 
-    /// Ends when the caller has had its time: for its first request, or for the next one. What stands before a
-    /// request, be it silence or half a head, is no request.
-    pub(in crate::http) async fn idle(&self, bounds: &Connections, began: Instant) {
+    /// Ends when the caller has had its time: `first` for its first request, or `next` for each further one. What
+    /// stands before a request, be it silence or half a head, is no request.
+    pub(in crate::http) async fn idle(&self, first: Duration, next: Duration) {
         let mut places = self.0.subscribe();
-        // TLS has had its part of it.
-        let mut bound = bounds.head_timeout.saturating_sub(began.elapsed());
+        let mut bound = first;
         loop {
             let is_idle = *places.borrow_and_update() == 0;
             if !is_idle {
-                bound = bounds.idle_timeout;
+                bound = next;
             }
             let wait = if is_idle { bound } else { Duration::MAX };
             match tokio::time::timeout(wait, places.changed()).await {
-                Ok(_) => bound = bounds.idle_timeout,
+                Ok(_) => bound = next,
                 Err(_elapsed) => return,
             }
         }
@@ -193,5 +206,72 @@ impl InFlight {
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.send_modify(|places| *places -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+    const HEADERS: u8 = 1;
+    const SETTINGS: u8 = 4;
+    const GOAWAY: u8 = 7;
+    /// `GET /` over http, whole, on stream 1.
+    const GET: &[u8] = b"\0\0\x03\x01\x05\0\0\0\x01\x82\x86\x84";
+
+    /// A caller over HTTP/2 that answers nothing by itself, and when it came.
+    async fn caller() -> (DuplexStream, Instant) {
+        let (mut caller, io) = duplex(1 << 16);
+        let router = Router::new().route("/", get(async || sleep(5 * S).await));
+        let bounds = Connections { head_timeout: S, idle_timeout: 2 * S, max_open: 1, certificate: None };
+        tokio::spawn(async move {
+            let (_going_on, stopped) = watch::channel(false);
+            connection(io, router, bounds, stopped, Instant::now()).await;
+        });
+        caller.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        (caller, Instant::now())
+    }
+
+    /// The next frame's type and what it holds; none at the end.
+    async fn frame(caller: &mut DuplexStream) -> Option<(u8, Vec<u8>)> {
+        let mut head = [0; 9];
+        caller.read_exact(&mut head).await.ok()?;
+        let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+        caller.read_exact(&mut payload).await.ok()?;
+        Some((head[3], payload))
+    }
+
+    async fn until(kind: u8, caller: &mut DuplexStream) -> Vec<u8> {
+        loop {
+            let (read, payload) = frame(caller).await.expect("the connection goes on");
+            if read == kind {
+                return payload;
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_is_told_before_it_ends() {
+        let (mut caller, began) = caller().await;
+        until(SETTINGS, &mut caller).await;
+        let told = until(GOAWAY, &mut caller).await;
+        assert_eq!((&told[4..8], began.elapsed().as_secs()), (&[0; 4][..], 1), "no error");
+        while frame(&mut caller).await.is_some() {}
+        assert_eq!(began.elapsed().as_secs(), 2, "and left when it does not go");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_meets_an_idle_connections_end_is_answered() {
+        let (mut caller, _) = caller().await;
+        until(GOAWAY, &mut caller).await;
+        sleep(S / 2).await;
+        caller.write_all(GET).await.unwrap();
+        assert_eq!(until(HEADERS, &mut caller).await[0], 0x88, "200");
+        while frame(&mut caller).await.is_some() {}
     }
 }

@@ -3,12 +3,11 @@
 use std::sync::Mutex;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use futures_util::future::BoxFuture;
 use http_body_util::BodyExt;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
-use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::*;
@@ -38,6 +37,7 @@ fn door_of(caller: Arc<dyn Caller>, keys: Keys) -> Door {
         body_timeout: Duration::from_secs(5),
         pacing: Pacing { commit_after: Duration::from_secs(10), heartbeat: Some(Duration::from_secs(3)) },
         keys,
+        ticket_ttl: Duration::from_secs(10),
         secrets: Secrets::of_process(),
     };
     Door::new(Arc::new(snapshot), runner, settings)
@@ -330,4 +330,18 @@ async fn who_answers_otherwise_answers_within_the_aliass_limits() {
     assert_eq!(told.header("x-ratelimit-remaining-requests"), "0");
     let told = post(&door, question("vendor/gated", &json!({}))).await;
     assert_eq!(told.error(), (429, "rate_limit_exceeded".to_owned()));
+}
+
+#[tokio::test]
+async fn health_is_withdrawn_while_the_door_is_drained() {
+    let live = Live::new(door(panel(), Keys::default()));
+    let health = async || {
+        let request = http::Request::get("/health").body(Body::empty()).unwrap();
+        let (parts, body) =
+            TowerToHyperService::new(router(live.clone())).call(request).await.unwrap().into_parts();
+        (parts.status.as_u16(), body.collect().await.unwrap().to_bytes())
+    };
+    assert_eq!(health().await, (200, r#"{"status":"ok"}"#.into()));
+    live.draining();
+    assert_eq!(health().await, (503, r#"{"status":"draining"}"#.into()));
 }

@@ -23,7 +23,7 @@ pub(super) async fn admit(State(door): State<Door>, mut request: Request, next: 
     let Some(text) = headers.remove(TICKET) else {
         return authorise(State(door), request, next).await;
     };
-    match Ticket::read(text.as_bytes(), secrets, signing::now()) {
+    match Ticket::read(text.as_bytes(), door.settings.ticket_ttl, secrets, signing::now()) {
         Ok(ticket) => {
             request.extensions_mut().insert(ticket);
             next.run(request).await

@@ -148,13 +148,13 @@ pub const HANDOFFS: Metric = counter(
 pub const TICKETS_REFUSED: Metric = counter(
     "consort_tickets_refused_total",
     &["reason"],
-    "Tickets that the HTTP door refused: forged, expired, replayed, or for another body or alias.",
+    "Tickets that the HTTP door refused: forged, expired, good for longer than they are made (`ahead`), for another body or alias, replayed, or one more than can be remembered (`full`).",
 );
 /// Calls of our own that came back.
 pub const LOOPS_REFUSED: Metric = counter(
     "consort_loops_refused_total",
     &["reason"],
-    "Calls of Consort's own that came back and were refused: their marker was expired, replayed or for another body, or they came to the HTTP door.",
+    "Calls of Consort's own that came back and were refused: their marker was expired, replayed, one more than can be remembered (`full`) or for another body, or they came to the HTTP door.",
 );
 /// Wishes that were not granted.
 pub const IGNORED_HEADERS: Metric = counter(
