@@ -11,8 +11,8 @@ use super::paint::{Screen, plain};
 use super::{ConfigFile, Result, counted};
 use crate::config::{self, Config};
 use crate::envoy_config::doctor::{self, Expected};
-use crate::envoy_config::{Address, Attachment, Format, Gate, Mode, Place};
-use crate::ext_proc::ModeOverride;
+use crate::envoy_config::{Address, Attachment, DnsLabel, Format, Gate, Mode, Place};
+use crate::ext_proc::{ListModels, ModeOverride};
 use crate::telemetry::chain;
 
 /// Print Envoy's configuration for this one of Consort's, or compare a running Envoy's with it.
@@ -35,7 +35,7 @@ pub(super) struct EnvoyConfig {
     #[arg(long, value_enum, default_value = "bootstrap")]
     format: Format,
     /// Where Envoy listens: `host:port`, or `unix:/path`.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:10000")]
+    #[arg(long, value_name = "ADDR", default_value = LISTEN)]
     listen: Address,
     /// Where Envoy finds Consort's `listen.ext_proc`; by default where the file says that it listens, and in Kubernetes
     /// the Service `consort` of the same namespace.
@@ -45,20 +45,20 @@ pub(super) struct EnvoyConfig {
     #[arg(long, value_name = "ADDR")]
     consort_http: Option<Address>,
     /// Where requests for other models go: a gateway or a provider.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9000")]
+    #[arg(long, value_name = "ADDR", default_value = UPSTREAM)]
     upstream: Address,
     /// Kubernetes: the namespace of the gateway and its route.
-    #[arg(long, default_value = "default")]
-    namespace: String,
+    #[arg(long, value_name = "NAME", default_value = NAMESPACE)]
+    namespace: DnsLabel,
     /// Envoy Gateway: the Gateway. Istio: the value of the `istio` label on the gateway's pods.
-    #[arg(long, default_value = "gateway")]
-    gateway: String,
+    #[arg(long, value_name = "NAME", default_value = GATEWAY)]
+    gateway: DnsLabel,
     /// Envoy Gateway: the listener of the Gateway.
-    #[arg(long, default_value = "http")]
-    gateway_listener: String,
+    #[arg(long, value_name = "NAME", default_value = GATEWAY_LISTENER)]
+    gateway_listener: DnsLabel,
     /// Envoy Gateway: the HTTPRoute for chat completions. Istio: that route's name in its VirtualService.
-    #[arg(long, default_value = "chat")]
-    route: String,
+    #[arg(long, value_name = "NAME", default_value = ROUTE)]
+    route: DnsLabel,
     /// Compare the Envoy whose admin interface is at this URL with what Consort needs: 0 when nothing differs, 1 when
     /// something does, 69 when it cannot be asked.
     #[arg(long, value_name = "URL", conflicts_with_all = ["mode", "gate", "format", "listen", "consort", "upstream"])]
@@ -67,6 +67,13 @@ pub(super) struct EnvoyConfig {
     #[arg(long, requires = "doctor")]
     json: bool,
 }
+
+const LISTEN: &str = "127.0.0.1:10000";
+const UPSTREAM: &str = "127.0.0.1:9000";
+const NAMESPACE: &str = "default";
+const GATEWAY: &str = "gateway";
+const GATEWAY_LISTENER: &str = "http";
+const ROUTE: &str = "chat";
 
 /// Envoy's admin interface does not answer (`EX_UNAVAILABLE` of sysexits.h).
 const EXIT_UNAVAILABLE: u8 = 69;
@@ -133,20 +140,38 @@ impl EnvoyConfig {
                 route: self.route.clone(),
             },
             command: self.command(),
+            door_has_tls: config.connections.certificate.is_some(),
+            lists_models: config.ext_proc.list_models != ListModels::Off,
         })
     }
 
-    /// How to get the same again, but for addresses and names.
+    /// How to get the same again: the mode, and every option that is not what it would be without being named.
     fn command(&self) -> String {
-        let mode = self.mode.to_possible_value();
-        let mode = mode.as_ref().map_or("", PossibleValue::get_name);
-        let file = plain(&self.file.config.display().to_string());
-        let mut command = format!("consort envoy-config -c {file} --mode {mode}");
+        let name = |value: Option<PossibleValue>| value.map_or(String::new(), |v| v.get_name().to_owned());
+        let shown = |address: &Option<Address>| address.as_ref().map(Address::argument);
+        let other = |value: String, default: &str| (value != default).then_some(value);
+        let options = [
+            ("--mode", Some(name(self.mode.to_possible_value()))),
+            ("--format", other(name(self.format.to_possible_value()), "bootstrap")),
+            ("--gate-prefix", self.gate_prefix.clone()),
+            ("--listen", other(self.listen.argument(), LISTEN)),
+            ("--consort", shown(&self.consort)),
+            ("--consort-http", shown(&self.consort_http)),
+            ("--upstream", other(self.upstream.argument(), UPSTREAM)),
+            ("--namespace", other(self.namespace.to_string(), NAMESPACE)),
+            ("--gateway", other(self.gateway.to_string(), GATEWAY)),
+            ("--gateway-listener", other(self.gateway_listener.to_string(), GATEWAY_LISTENER)),
+            ("--route", other(self.route.to_string(), ROUTE)),
+        ];
+        let file = shell_quoted(&self.file.config.display().to_string());
+        let mut command = format!("consort envoy-config -c {file}");
         if self.gate {
             command.push_str(" --gate");
         }
-        if let Some(prefix) = &self.gate_prefix {
-            command.push_str(&format!(" --gate-prefix {}", plain(prefix)));
+        for (option, value) in options {
+            if let Some(value) = value {
+                command.push_str(&format!(" {option} {}", shell_quoted(&value)));
+            }
         }
         command
     }
@@ -186,7 +211,19 @@ fn expected(config: &Config) -> Expected {
         max_request_bytes: config.ext_proc.max_request_bytes,
         buffered_timeout: config.ext_proc.buffered_timeout,
         handoff: config.ext_proc.ticket_ttl.is_some(),
+        door_has_tls: config.connections.certificate.is_some(),
+        lists_models: config.ext_proc.list_models != ListModels::Off,
         overrides_mode: config.ext_proc.mode_override == ModeOverride::Standalone,
         clears_route_cache: config.ext_proc.clear_route_cache,
     }
+}
+
+/// One word of a shell's, on one line.
+fn shell_quoted(text: &str) -> String {
+    let text = plain(text);
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text;
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
 }

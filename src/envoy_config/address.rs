@@ -57,6 +57,16 @@ impl Address {
         }
     }
 
+    /// As it is written on a command line.
+    #[must_use]
+    pub fn argument(&self) -> String {
+        match self {
+            Self::Socket { host, port } if host.contains(':') => format!("[{host}]:{port}"),
+            Self::Socket { host, port } => format!("{host}:{port}"),
+            Self::Pipe(path) => format!("unix:{path}"),
+        }
+    }
+
     /// How Envoy's cluster finds its hosts.
     fn resolution(&self) -> &'static str {
         match self {

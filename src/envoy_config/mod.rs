@@ -6,6 +6,7 @@
 mod address;
 pub mod doctor;
 mod gate;
+mod name;
 mod template;
 
 use clap::ValueEnum;
@@ -13,6 +14,7 @@ use serde::Serialize;
 
 pub use self::address::{Address, AddressError};
 pub use self::gate::{Gate, NoAliases};
+pub use self::name::{DnsLabel, DnsLabelError};
 pub use self::template::TemplateError;
 
 /// How the request's body comes to Consort, and the answer to the caller.
@@ -23,9 +25,11 @@ pub enum Mode {
     Standalone,
     /// Envoy streams all bodies through Consort (Envoy 1.37 and later).
     Duplex,
-    /// Envoy holds the whole body and gets the whole answer (any Envoy).
+    /// Envoy holds the whole body and gets the whole answer (Envoy 1.36 or later; older ones: take out status_on_error;
+    /// before 1.31 route_cache_action).
     Buffered,
-    /// Envoy holds the whole body and sends ensembles' requests on to Consort's plain door (any Envoy).
+    /// Envoy holds the whole body and sends ensembles' requests on to Consort's plain door (Envoy 1.36 or later; older
+    /// ones: take out status_on_error; before 1.31 route_cache_action).
     Handoff,
 }
 
@@ -62,19 +66,23 @@ pub struct Attachment {
     pub place: Place,
     /// The command that made this.
     pub command: String,
+    /// Whether the plain door speaks TLS, for [`Mode::Handoff`].
+    pub door_has_tls: bool,
+    /// Whether lists of models are to come through Consort.
+    pub lists_models: bool,
 }
 
 /// Names of what is there already in Kubernetes.
 #[derive(Clone, Debug, Serialize)]
 pub struct Place {
     /// The namespace of the gateway, and of its route.
-    pub namespace: String,
+    pub namespace: DnsLabel,
     /// Envoy Gateway: the Gateway. Istio: the value of the gateway pods' `istio` label.
-    pub gateway: String,
+    pub gateway: DnsLabel,
     /// Envoy Gateway: the Gateway's listener.
-    pub listener: String,
+    pub listener: DnsLabel,
     /// Envoy Gateway: the HTTPRoute. Istio: the name of the VirtualService's route.
-    pub route: String,
+    pub route: DnsLabel,
 }
 
 impl Attachment {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Attachment, Format};
 
 /// The templates: a name, and the text that stands under it.
-const TEMPLATES: [(&str, &str); 17] = [
+const TEMPLATES: [(&str, &str); 18] = [
     ("bootstrap.yaml", include_str!("templates/bootstrap.yaml")),
     ("filter.yaml", include_str!("templates/filter.yaml")),
     ("envoy_gateway.yaml", include_str!("templates/envoy_gateway.yaml")),
@@ -24,6 +24,7 @@ const TEMPLATES: [(&str, &str); 17] = [
     ("per_route.yaml", include_str!("templates/per_route.yaml")),
     ("processor.yaml", include_str!("templates/processor.yaml")),
     ("virtual_host.yaml", include_str!("templates/virtual_host.yaml")),
+    ("models_route.yaml", include_str!("templates/models_route.yaml")),
     ("handoff_route.yaml", include_str!("templates/handoff_route.yaml")),
     ("consort_http_cluster.yaml", include_str!("templates/consort_http_cluster.yaml")),
 ];

@@ -47,7 +47,31 @@ async fn nothing_is_found_where_a_shipped_file_runs() {
 /// A shipped file, what is changed in it, and the one finding: its severity, its setting, a word of its symptom.
 type Row = (&'static str, &'static str, &'static str, (&'static str, &'static str, &'static str));
 
-const ROWS: [Row; 32] = [
+const ROWS: [Row; 36] = [
+    (
+        "envoy-duplex.yaml",
+        "max_requests: 65536, max_retries",
+        "max_requests: 1024, max_retries",
+        ("error", "circuit_breakers.thresholds.max_requests", "refused with status_on_error"),
+    ),
+    (
+        "envoy.yaml",
+        "host_selection_retry_max_attempts: 32",
+        "host_selection_retry_max_attempts: 3",
+        ("warning", "grpc_service.retry_policy.host_selection_retry_max_attempts", "restarts"),
+    ),
+    (
+        "envoy.yaml",
+        "      update_merge_window: 0s ",
+        "      # ",
+        ("note", "common_lb_config.update_merge_window", "later"),
+    ),
+    (
+        "envoy-gate.yaml",
+        "                  envoy.filters.http.json_to_metadata:\n                    \"@type\": type.googleapis.com/envoy.config.route.v3.FilterConfig\n                    config: {}\n",
+        "",
+        ("warning", "typed_per_filter_config", "never shut"),
+    ),
     // The table of settings that decide survival, one by one.
     (
         "envoy.yaml",
@@ -56,7 +80,7 @@ const ROWS: [Row; 32] = [
         (
             "error",
             "circuit_breakers.thresholds.max_connections",
-            "run 1025 of those that wait at once gets 500",
+            "run 1025 of those that wait at once passes to the upstream",
         ),
     ),
     (
@@ -254,7 +278,31 @@ async fn each_setting_that_is_changed_is_found_and_no_other() {
 
 #[tokio::test]
 async fn a_hand_off_is_looked_through_to_its_end() {
-    let rows: [(&str, &str, &str, &str); 5] = [
+    let rows: [(&str, &str, &str, &str); 9] = [
+        (
+            "retry_on: connect-failure,refused-stream   #",
+            "retry_on: connect-failure,reset #",
+            "route.retry_policy.retry_on",
+            "taken once",
+        ),
+        (
+            "http_health_check: {path: /health, codec_client_type: HTTP2}",
+            "tcp_health_check: {}",
+            "health_checks",
+            "drains",
+        ),
+        (
+            "max_concurrent_streams: 128               # further connections open beyond it; the door's own bound is 200\n            max_outbound_control_frames: 65536",
+            "max_concurrent_streams: 128\n            max_outbound_control_frames: 1000",
+            "http2_protocol_options.max_outbound_control_frames",
+            "crowd",
+        ),
+        (
+            "healthy_panic_threshold: {value: 0}             # none healthy: a 503 at once",
+            "healthy_panic_threshold: {value: 50}",
+            "common_lb_config.healthy_panic_threshold",
+            "before they fail",
+        ),
         (
             "route_cache_action: DEFAULT ",
             "route_cache_action: RETAIN ",
@@ -290,6 +338,32 @@ async fn a_hand_off_is_looked_through_to_its_end() {
             "{becomes}: {found:#?}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_hand_off_behind_a_chat_route_is_found() {
+    let options = EnvoyOptions::shipped("envoy-handoff.yaml").edit(|yaml| {
+        let start = yaml.find("              - name: handoff").unwrap();
+        let chat = yaml.find("              - name: chat").unwrap();
+        let rest = yaml.find("              - name: rest").unwrap();
+        let (door, chats) = (&yaml[start..chat], &yaml[chat..rest]);
+        format!("{}{chats}{door}{}", &yaml[..start], &yaml[rest..])
+    });
+    let found = findings(options, &[HANDOFF, DOOR]).await;
+    assert!(
+        matches!(&*found, [(severity, is, _)] if severity == "error" && is.contains("behind a chat route")),
+        "{found:#?}"
+    );
+}
+
+#[tokio::test]
+async fn lists_of_models_that_pass_consort_by_are_found() {
+    let lists = ("CONSORT__EXT_PROC__LIST_MODELS", "add");
+    let found = findings(EnvoyOptions::shipped("envoy.yaml"), &[lists]).await;
+    assert!(
+        matches!(&*found, [(severity, setting, _)] if severity == "note" && setting == "routes"),
+        "{found:#?}"
+    );
 }
 
 #[tokio::test]

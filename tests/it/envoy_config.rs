@@ -93,9 +93,48 @@ fn every_bootstrap_is_one_that_envoy_takes() {
 }
 
 #[test]
+fn the_head_tells_every_option_that_is_no_default_as_a_shell_reads_it() {
+    let arguments = ["--gate", "--gate-prefix", "it's $x/", "--listen", "[::1]:1", "--format", "istio"];
+    let text = printed(&[&arguments[..], &["--route", "llm", "--namespace", "default"]].concat());
+    let told = text.lines().find(|line| line.starts_with("#   consort")).unwrap();
+    assert_eq!(
+        told,
+        format!(
+            "#   consort envoy-config -c {EXAMPLE} --gate --mode standalone --format istio --gate-prefix 'it'\\''s $x/' --listen '[::1]:1' --route llm"
+        )
+    );
+}
+
+#[test]
+fn lists_of_models_and_a_door_with_tls_are_ones_that_envoy_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cert, key) = (dir.path().join("tls.crt"), dir.path().join("tls.key"));
+    let pair = rcgen::generate_simple_self_signed(["consort".to_owned()]).unwrap();
+    fs::write(&cert, pair.cert.pem()).unwrap();
+    fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+    for door in ["127.0.0.1:8080", "consort.llm:8080", "unix:/run/door.sock"] {
+        let mut print = command(&["--mode", "handoff", "--gate", "--consort-http", door]);
+        print.env("CONSORT__EXT_PROC__LIST_MODELS", "add").env("CONSORT__EXT_PROC__HANDOFF__ENABLED", "true");
+        print.env("CONSORT__LISTEN__HTTP", "127.0.0.1:8080");
+        print.env("CONSORT__HTTP__TLS__CERT", &cert).env("CONSORT__HTTP__TLS__KEY", &key);
+        let text = String::from_utf8(print.output().unwrap().stdout).unwrap();
+        assert!(text.contains("- name: models") && text.contains("UpstreamTlsContext"), "{text}");
+        // Who signed is the operator's to say.
+        let text = replace_once(text, "/etc/ssl/certs/ca-certificates.crt", &cert.display().to_string());
+        let file = dir.path().join("envoy.yaml");
+        fs::write(&file, text).unwrap();
+        let mut validate = Command::new(fetch::envoy().unwrap());
+        validate.args(["--mode", "validate", "--log-level", "error", "-c"]).arg(&file);
+        let said = validate.output().unwrap();
+        assert!(said.status.success(), "{door}: {}", String::from_utf8_lossy(&said.stderr));
+    }
+}
+
+#[test]
 fn what_cannot_be_is_told() {
     for (arguments, code, why) in [
-        (&["--gate-prefix", "e/"][..], 2, "--gate"),
+        (&["--route", "a')]"][..], 2, "expected a DNS label"),
+        (&["--gate-prefix", "e/"], 2, "--gate"),
         (&["--listen", "nowhere"], 2, "expected `host:port` or `unix:/path`"),
         (
             &["--format", "envoy-gateway", "--consort", "10.0.0.1:1"],
@@ -214,7 +253,9 @@ impl Platform {
         merge(self.hcm(), &hcm);
         let mut host = parts["virtual_host"].clone();
         if let Some(routes) = host.as_object_mut().unwrap().remove("routes") {
-            self.virtual_host()["routes"].as_array_mut().unwrap().insert(0, routes[0].clone());
+            for route in routes.as_array().unwrap().iter().rev() {
+                self.virtual_host()["routes"].as_array_mut().unwrap().insert(0, route.clone());
+            }
         }
         merge(self.virtual_host(), &host);
         merge(self.route("chat"), &parts["route"]);

@@ -1,6 +1,6 @@
 //! Consort's filters, one after the other, with all that each of them hangs on.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
@@ -43,20 +43,21 @@ pub(super) fn check(dump: &Dump<'_>, expected: &Expected, findings: &mut Vec<Fin
             "aliases reach the upstream, which answers 404",
         );
     }
-    let mut clusters = BTreeSet::new();
+    let mut clusters = BTreeMap::new();
     for attached in ours {
         let (place, config) = (attached.place(), at(attached.filter, "typed_config"));
         let mut part = Part { place: place.clone(), value: attached.processor, findings: &mut *findings };
-        processor::check(&mut part, attached, dump.version);
+        processor::check(&mut part, attached, dump);
         gate::check(&mut Part { place, value: config, findings: &mut *findings }, attached);
         connection::check(&mut *findings, attached, dump);
-        clusters.insert(cluster_of(attached.processor));
+        let fails_open = clusters.entry(attached.cluster()).or_insert(false);
+        *fails_open |= at(attached.processor, "failure_mode_allow") == true;
     }
-    for name in clusters {
+    for (name, fails_open) in clusters {
         let value = dump.cluster(name);
         let place = format!("cluster {name}");
         let mut part = Part { place, value: value.unwrap_or(&Value::Null), findings: &mut *findings };
-        cluster::check(&mut part, expected);
+        cluster::check(&mut part, expected, fails_open);
     }
 }
 
@@ -78,7 +79,7 @@ fn cluster_of(processor: &Value) -> &str {
     at(processor, "grpc_service.envoy_grpc.cluster_name").as_str().unwrap_or_default()
 }
 
-impl Attached<'_> {
+impl<'a> Attached<'a> {
     /// The filter's name, under which routes speak of it.
     pub(super) fn name(&self) -> &str {
         at(self.filter, "name").as_str().unwrap_or_default()
@@ -87,6 +88,11 @@ impl Attached<'_> {
     /// The name of the listener that it is in.
     pub(super) fn listener(&self) -> &str {
         at(self.manager.listener, "name").as_str().unwrap_or("without a name")
+    }
+
+    /// The name of the cluster that it asks.
+    pub(super) fn cluster(&self) -> &'a str {
+        cluster_of(self.processor)
     }
 
     fn place(&self) -> String {

@@ -1,11 +1,12 @@
-//! The cluster by which Envoy reaches Consort's external processing.
+//! The clusters by which Envoy reaches Consort: its external processing, and its plain door.
 
-use super::Severity::{Error, Warning};
-use super::{Expected, Part, at, list};
+use super::Severity::{Error, Note, Warning};
+use super::{Expected, Part, Severity, at, list};
 
 const PROTOCOL: &str = "typed_extension_protocol_options";
 
-pub(super) fn check(part: &mut Part<'_>, expected: &Expected) {
+/// The cluster of the filter.
+pub(super) fn check(part: &mut Part<'_>, expected: &Expected, fails_open: bool) {
     if part.value.is_null() {
         part.tell(
             Error,
@@ -16,12 +17,46 @@ pub(super) fn check(part: &mut Part<'_>, expected: &Expected) {
         );
         return;
     }
-    check_breakers(part, expected.max_inflight);
-    check_protocol(part);
-    check_health(part);
+    let beyond = if fails_open {
+        "passes to the upstream, prompt included (failure_mode_allow)"
+    } else {
+        "is refused with status_on_error"
+    };
+    check_breakers(part, expected.max_inflight, beyond);
+    check_protocol(part, Error, "every chat request fails: gRPC is HTTP/2");
+    check_health(
+        part,
+        "grpc_health_check",
+        "grpc_health_check of envoy.service.ext_proc.v3.ExternalProcessor",
+        "while no replica is well, chat requests are sent to dead ones before they pass or fail",
+    );
+    check_members(part);
 }
 
-fn check_breakers(part: &mut Part<'_>, max_inflight: usize) {
+/// The cluster of the plain door, to which a hand-off leads.
+pub(super) fn check_door(part: &mut Part<'_>, expected: &Expected) {
+    check_breakers(part, expected.max_inflight, "is refused with 503");
+    check_protocol(part, Warning, "each run takes a connection of its own");
+    check_health(
+        part,
+        "http_health_check",
+        "http_health_check of /health",
+        "while no replica is well, runs are sent to dead ones before they fail",
+    );
+    check_members(part);
+    let speaks_tls = ["transport_socket", "transport_socket_matches"];
+    if expected.door_has_tls && speaks_tls.iter().all(|setting| part.at(setting).is_null()) {
+        part.tell(
+            Error,
+            "transport_socket",
+            "unset".to_owned(),
+            "envoy.transport_sockets.tls: the file has http.tls",
+            "every alias is answered with 503",
+        );
+    }
+}
+
+fn check_breakers(part: &mut Part<'_>, max_inflight: usize, beyond: &str) {
     let thresholds = list(part.at("circuit_breakers.thresholds"));
     // DEFAULT is the zero of its enum, which a dump leaves out.
     let of_default = thresholds.into_iter().find(|threshold| threshold.get("priority").is_none());
@@ -32,7 +67,7 @@ fn check_breakers(part: &mut Part<'_>, max_inflight: usize) {
         if limit < 65_536 {
             // Requests that only pass count as well, for a moment each.
             let severity = if limit <= max_inflight as u64 { Error } else { Warning };
-            let symptom = format!("run {} of those that wait at once gets 500", limit + 1);
+            let symptom = format!("run {} of those that wait at once {beyond}", limit + 1);
             part.tell(
                 severity,
                 &format!("circuit_breakers.thresholds.{name}"),
@@ -44,7 +79,7 @@ fn check_breakers(part: &mut Part<'_>, max_inflight: usize) {
     }
 }
 
-fn check_protocol(part: &mut Part<'_>) {
+fn check_protocol(part: &mut Part<'_>, severity: Severity, symptom: &str) {
     let http = part
         .at(PROTOCOL)
         .get("envoy.extensions.upstreams.http.v3.HttpProtocolOptions")
@@ -52,13 +87,8 @@ fn check_protocol(part: &mut Part<'_>) {
         .unwrap_or_default();
     if http.is_null() {
         let is = "no HTTP/2".to_owned();
-        part.tell(
-            Error,
-            "http2_protocol_options",
-            is,
-            "explicit_http_config with http2_protocol_options",
-            "every chat request fails: gRPC is HTTP/2",
-        );
+        let should_be = "explicit_http_config with http2_protocol_options";
+        part.tell(severity, "http2_protocol_options", is, should_be, symptom);
         return;
     }
     let number =
@@ -90,15 +120,14 @@ fn check_protocol(part: &mut Part<'_>) {
     }
 }
 
-fn check_health(part: &mut Part<'_>) {
-    let check =
-        list(part.at("health_checks")).find(|check| check.get("grpc_health_check").is_some()).cloned();
+fn check_health(part: &mut Part<'_>, kind: &str, should_be: &str, panics: &str) {
+    let check = list(part.at("health_checks")).find(|check| check.get(kind).is_some()).cloned();
     let Some(check) = check else {
         part.tell(
             Warning,
             "health_checks",
-            "none of gRPC".to_owned(),
-            "grpc_health_check of envoy.service.ext_proc.v3.ExternalProcessor",
+            format!("no {kind}"),
+            should_be,
             "a replica that drains or hangs still gets requests",
         );
         return;
@@ -111,11 +140,18 @@ fn check_health(part: &mut Part<'_>) {
     }
     let panic = at(part.value, "common_lb_config.healthy_panic_threshold");
     let threshold = if panic.is_null() { 50.0 } else { at(panic, "value").as_f64().unwrap_or(0.0) };
+    part.want(threshold == 0.0, Warning, "common_lb_config.healthy_panic_threshold", "{value: 0}", panics);
+}
+
+/// How soon it is seen which replicas are there.
+fn check_members(part: &mut Part<'_>) {
+    let window = "common_lb_config.update_merge_window";
+    let is_seen_at_once = part.seconds(window, 1.0) == 0.0;
     part.want(
-        threshold == 0.0,
-        Warning,
-        "common_lb_config.healthy_panic_threshold",
-        "{value: 0}",
-        "while no replica is well, chat requests are sent to dead ones before they pass or fail",
+        is_seen_at_once,
+        Note,
+        window,
+        "0s",
+        "replicas that fail or are new are noticed up to this much later",
     );
 }

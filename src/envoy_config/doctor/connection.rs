@@ -1,13 +1,12 @@
 //! What stands around the filter: the listener, its connection manager, and the routes that turn Consort on.
 
-use serde_json::Value;
-
 use super::Severity::{Error, Note, Warning};
 use super::attachment::Attached;
+use super::door::{self, TICKET};
 use super::dump::Dump;
+use super::routes::{self, Chat};
 use super::{Finding, Part, at, list, seconds};
 
-const TICKET: &str = "x-consort-ticket";
 const MARKER: &str = "x-consort-marker";
 
 pub(super) fn check(findings: &mut Vec<Finding>, attached: &Attached<'_>, dump: &Dump<'_>) {
@@ -77,12 +76,6 @@ fn check_manager(part: &mut Part<'_>, hands_over: bool) {
     }
 }
 
-/// A route on which Consort is asked, and its virtual host.
-struct Chat<'a> {
-    host: &'a Value,
-    route: &'a Value,
-}
-
 fn check_routes(
     findings: &mut Vec<Finding>,
     manager: &str,
@@ -102,9 +95,7 @@ fn check_routes(
         );
         return;
     }
-    let hosts = || list(at(routes, "virtual_hosts"));
-    let each = hosts().flat_map(|host| list(at(host, "routes")).map(move |route| Chat { host, route }));
-    let chats: Vec<_> = each.filter(|chat| is_on(attached, routes, chat)).collect();
+    let (lists, chats): (Vec<_>, Vec<_>) = routes::asked(attached).partition(Chat::is_list);
     if chats.is_empty() {
         let is = format!("no route turns {} on", attached.name());
         whole.tell(
@@ -115,9 +106,14 @@ fn check_routes(
             "aliases reach the upstream: Consort is never asked",
         );
     }
-    for chat in &chats {
-        let name = at(chat.route, "name").as_str().unwrap_or("without a name");
-        let place = format!("listener {}, route {name}", attached.listener());
+    if attached.expected.lists_models && lists.is_empty() {
+        let is = "no route of /v1/models asks Consort".to_owned();
+        let should_be = "one before the others whose processing_mode sends Consort the response";
+        let symptom = "aliases are not in the list of models (ext_proc.list_models)";
+        whole.tell(Note, "routes", is, should_be, symptom);
+    }
+    for chat in lists.iter().chain(&chats) {
+        let place = chat.place(attached);
         check_chat(
             &mut Part { place, value: chat.route, findings: &mut *findings },
             attached,
@@ -126,20 +122,8 @@ fn check_routes(
         );
     }
     if hands_over {
-        let leads = |route: &&Value| list(at(route, "match.headers")).any(|header| header["name"] == TICKET);
-        let door = hosts().flat_map(|host| list(at(host, "routes"))).find(leads);
-        check_door(findings, attached.listener(), door, dump);
+        door::check(findings, attached, &chats, dump);
     }
-}
-
-/// Whether Consort is asked there: the most specific word counts.
-fn is_on(attached: &Attached<'_>, routes: &Value, chat: &Chat<'_>) -> bool {
-    let word = |value: &Value| {
-        let word = at(value, "typed_per_filter_config").get(attached.name())?;
-        Some(word.get("disabled") != Some(&Value::Bool(true)))
-    };
-    let by_default = attached.filter.get("disabled") != Some(&Value::Bool(true));
-    word(chat.route).or_else(|| word(chat.host)).or_else(|| word(routes)).unwrap_or(by_default)
 }
 
 fn check_chat(part: &mut Part<'_>, attached: &Attached<'_>, chat: &Chat<'_>, hands_over: bool) {
@@ -173,38 +157,4 @@ fn check_chat(part: &mut Part<'_>, attached: &Attached<'_>, chat: &Chat<'_>, han
             "a header of Consort's own may reach an upstream",
         );
     }
-}
-
-fn check_door(findings: &mut Vec<Finding>, listener: &str, door: Option<&Value>, dump: &Dump<'_>) {
-    let place = format!("listener {listener}, route to Consort's door");
-    let Some(door) = door else {
-        let mut part = Part { place, value: &Value::Null, findings };
-        let is = "no route matches x-consort-ticket".to_owned();
-        part.tell(
-            Error,
-            "",
-            is,
-            "one before the others, to the cluster of Consort's listen.http",
-            "aliases reach the upstream, with a ticket",
-        );
-        return;
-    };
-    let mut part = Part { place, value: door, findings };
-    let is_unbound = part.seconds("route.timeout", 15.0) == 0.0;
-    part.want(
-        is_unbound,
-        Error,
-        "route.timeout",
-        "0s",
-        "answers that take longer than this are cut off with 504",
-    );
-    let cluster = part.at("route.cluster").as_str().unwrap_or_default();
-    let is_there = dump.cluster(cluster).is_some();
-    part.want(
-        is_there,
-        Error,
-        "route.cluster",
-        "the cluster of Consort's listen.http",
-        "every alias is answered with 503",
-    );
 }

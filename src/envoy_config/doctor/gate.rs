@@ -4,10 +4,11 @@ use serde_json::Value;
 
 use super::Severity::{Error, Note, Warning};
 use super::attachment::Attached;
-use super::{Part, at, list};
+use super::{Part, at, list, routes};
 
 /// Where the gate keeps what it has read.
 const NAMESPACE: &str = "consort.gate";
+const NEVER_SHUT: &str = "the gate is never shut: every chat request goes through Consort";
 
 /// Looks at the filter's outer configuration: a gate is a matcher around it.
 pub(super) fn check(part: &mut Part<'_>, attached: &Attached<'_>) {
@@ -46,20 +47,31 @@ pub(super) fn check(part: &mut Part<'_>, attached: &Attached<'_>) {
         let is = format!("knows {name:?}, which is no alias");
         part.tell(Note, "xds_matcher", is, "without it", "requests for this model are sent through Consort");
     }
+    check_reader(part, attached);
+}
+
+/// Looks for the filter that reads what the gate decides by.
+fn check_reader(part: &mut Part<'_>, attached: &Attached<'_>) {
     let filters = list(at(attached.manager.value, "http_filters"));
-    let before = filters.take_while(|filter| at(filter, "name") != attached.name());
-    let reads = before
-        .filter_map(|filter| {
-            at(filter, "typed_config.extension_config.name").as_str().or_else(|| at(filter, "name").as_str())
-        })
-        .any(|name| name.contains("json_to_metadata"));
-    part.want(
-        reads,
-        Warning,
-        "xds_matcher",
-        "behind a filter json_to_metadata",
-        "the gate is never shut: every chat request goes through Consort",
-    );
+    let before: Vec<_> = filters.take_while(|filter| at(filter, "name") != attached.name()).collect();
+    let reads = |filter: &&Value| {
+        let wrapped = at(filter, "typed_config.extension_config.name").as_str();
+        wrapped.or_else(|| at(filter, "name").as_str()).is_some_and(|name| name.contains("json_to_metadata"))
+    };
+    let Some(reader) = before.into_iter().find(reads) else {
+        let is = "behind no filter json_to_metadata".to_owned();
+        part.tell(Warning, "xds_matcher", is, "behind a filter json_to_metadata", NEVER_SHUT);
+        return;
+    };
+    for chat in routes::asked(attached).filter(|chat| !chat.is_list()) {
+        if !routes::is_on(reader, attached.manager.routes, &chat) {
+            let name = at(reader, "name").as_str().unwrap_or_default();
+            let mut part =
+                Part { place: chat.place(attached), value: chat.route, findings: &mut *part.findings };
+            let should_be = format!("with {name}: it reads the model for the gate");
+            part.tell(Warning, "typed_per_filter_config", format!("{name} is off"), &should_be, NEVER_SHUT);
+        }
+    }
 }
 
 /// The names in a matcher.

@@ -5,10 +5,12 @@
 mod attachment;
 mod cluster;
 mod connection;
+mod door;
 mod dump;
 mod fetch;
 mod gate;
 mod processor;
+mod routes;
 
 use std::fmt;
 use std::time::Duration;
@@ -34,6 +36,10 @@ pub struct Expected {
     pub buffered_timeout: Duration,
     /// Whether Consort hands requests over to its plain door.
     pub handoff: bool,
+    /// Whether the plain door speaks TLS.
+    pub door_has_tls: bool,
+    /// Whether lists of models are to come through Consort.
+    pub lists_models: bool,
     /// Whether Consort asks for bodies that it is not sent.
     pub overrides_mode: bool,
     /// Whether requests that are redirected are to be routed anew.

@@ -4,15 +4,16 @@ use serde_json::Value;
 
 use super::Severity::{Error, Note, Warning};
 use super::attachment::Attached;
-use super::{Part, list};
+use super::dump::Dump;
+use super::{Part, at, list};
 
 /// The first Envoy that takes a mode override by itself.
 const STANDALONE: (u64, u64) = (1, 40);
 
-pub(super) fn check(part: &mut Part<'_>, attached: &Attached<'_>, version: Option<(u64, u64)>) {
+pub(super) fn check(part: &mut Part<'_>, attached: &Attached<'_>, dump: &Dump<'_>) {
     let expected = attached.expected;
     let asks = matches!(attached.body, "NONE" | "STREAMED");
-    check_mode(part, attached.body, asks && expected.overrides_mode, version);
+    check_mode(part, attached.body, asks && expected.overrides_mode, dump.version);
     if attached.body != "FULL_DUPLEX_STREAMED" {
         let fails_open = part.at("failure_mode_allow") == true;
         part.want(
@@ -42,7 +43,9 @@ pub(super) fn check(part: &mut Part<'_>, attached: &Attached<'_>, version: Optio
             "runs that take longer than message_timeout are cut off: Envoy refuses to wait longer",
         );
     }
-    check_retries(part);
+    let picks_the_idlest =
+        dump.cluster(attached.cluster()).is_some_and(|cluster| at(cluster, "lb_policy") == "LEAST_REQUEST");
+    check_retries(part, picks_the_idlest);
     let status = part.at("status_on_error.code") == "ServiceUnavailable";
     part.want(
         status,
@@ -143,7 +146,7 @@ fn is_ours(mode: &Value) -> bool {
         && is("response_trailer_mode", "SKIP")
 }
 
-fn check_retries(part: &mut Part<'_>) {
+fn check_retries(part: &mut Part<'_>, picks_the_idlest: bool) {
     let retry_on = "grpc_service.retry_policy.retry_on";
     let listed = part.at(retry_on).as_str().unwrap_or_default();
     let retries = ["connect-failure", "refused-stream"].iter().all(|cause| listed.contains(cause));
@@ -173,6 +176,15 @@ fn check_retries(part: &mut Part<'_>) {
             hosts,
             "envoy.retry_host_predicates.previous_hosts",
             "a retry may go to the replica that has just refused",
+        );
+        let attempts = "grpc_service.retry_policy.host_selection_retry_max_attempts";
+        let finds_another = !picks_the_idlest || part.number(attempts, 1.0) >= 32.0;
+        part.want(
+            finds_another,
+            Warning,
+            attempts,
+            "32: LEAST_REQUEST prefers the replica that has just refused",
+            "while a replica restarts, requests pass to the upstream or fail",
         );
     }
 }
