@@ -48,6 +48,7 @@ async fn bodies_that_still_arrive_are_bounded_together() {
     for door in doors {
         let mut upload = post(door).upload(&[]).await;
         assert!(upload.piece(format!("{{\"model\":\"{ALIAS}\",\"user\":\"{}\"", "x".repeat(14_000))).await);
+        eprintln!("at {door}, Envoy is {}", doors[0]);
         let refused = eventually("a body without room", ms(10_000), async || {
             let answer = ask(door, 19_000).await;
             Some(answer).filter(|answer| answer.status.as_u16() != 200)

@@ -145,9 +145,11 @@ impl<'a> Resolver<'a> {
             schema::Marker::Always => true,
             schema::Marker::Never => false,
             schema::Marker::Auto => {
-                // Direct models are asked by name at the plain door alone.
-                let is_served =
-                    |model: &&schema::Model| model.ensemble.is_some() || self.file.listen.http.is_some();
+                // Direct models are asked by name at the plain door alone, which speaks one scheme.
+                let scheme = if self.file.http.tls.is_some() { "https://" } else { "http://" };
+                let may_be_the_door = self.file.listen.http.is_some()
+                    && provider.base_url.to_ascii_lowercase().starts_with(scheme);
+                let is_served = |model: &&schema::Model| model.ensemble.is_some() || may_be_the_door;
                 let served = self.file.models.iter().filter(is_served);
                 let ad_hoc = self.file.overrides.ad_hoc.iter().map(|ad_hoc| &*ad_hoc.alias);
                 let mut names = served.map(|model| &*model.display_name).chain(ad_hoc);

@@ -112,8 +112,8 @@ pub struct ProviderTls {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Marker {
-    /// Those to a `model_name` that is also the name of an ensemble of this file, or, with `listen.http`, of any of its
-    /// models: only these could be taken for a caller's request to it.
+    /// Those to a `model_name` that is also the name of an ensemble of this file; with `listen.http`, that of any of
+    /// its models where `base_url` has the scheme of that door. Only these could be taken for a caller's request.
     #[default]
     Auto,
     /// All: for a gateway that gives models other names.
