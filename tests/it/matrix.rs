@@ -64,17 +64,39 @@ async fn clients() -> Vec<Client> {
 }
 
 impl Client {
-    /// What it got at a door, as it reports it.
-    async fn ask(&self, door: &Door) -> Value {
+    fn command(&self, door: &Door) -> Command {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).arg(format!("http://{}/v1", door.addr));
-        command.args(door.streams.then_some("leave"));
         // A proxy of the machine is not on the way to loopback, and a key of its user's none of our business.
         command.env_clear().envs(std::env::vars_os().filter(|(name, _)| name == "PATH"));
-        let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.expect("it runs");
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    /// What it got at a door, as it reports it.
+    async fn ask(&self, door: &Door) -> Value {
+        let output = self.command(door).args(door.streams.then_some("leave")).output().await;
+        let output = output.expect("it runs");
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{} at {}: {errors}", self.name, door.name);
         serde_json::from_slice(&output.stdout).expect("a report")
+    }
+
+    /// Ends it while it waits for an answer that comes in one piece.
+    async fn leave(&self, door: &Door, provider: &Provider) {
+        let leaving =
+            || provider.requests_for("model-judge").iter().filter(|asked| asks(asked, "leave early")).count();
+        let before = leaving();
+        let mut command = self.command(door);
+        // With what it has started itself: curl is a program of its own.
+        let child = command.arg("leave").stdout(Stdio::null()).process_group(0).spawn().expect("it runs");
+        consort_testkit::eventually("the judge asked", ms(30_000), async || {
+            (leaving() > before).then_some(())
+        })
+        .await;
+        let group = format!("-{}", child.id().expect("it still runs"));
+        let killed = Command::new("kill").args(["-KILL", "--", &group]).status().await;
+        assert!(killed.expect("there is a kill").success());
     }
 
     /// What it is to get.
@@ -134,12 +156,13 @@ async fn ask_all(stack: &Stack, doors: &[Door], clients: &[Client]) -> Vec<[Valu
     for door in doors {
         for client in clients {
             let mut said = client.ask(door).await;
-            if door.streams {
-                left += 1;
-                let gone = Instant::now();
-                stack.provider.wait_for_closed("model-judge", left).await;
-                assert!(gone.elapsed() < LEFT, "{} at {}: {:?}", client.name, door.name, gone.elapsed());
+            if !door.streams {
+                client.leave(door, &stack.provider).await;
             }
+            left += 1;
+            let gone = Instant::now();
+            stack.provider.wait_for_closed("model-judge", left).await;
+            assert!(gone.elapsed() < LEFT, "{} at {}: {:?}", client.name, door.name, gone.elapsed());
             let message = |failed: &mut Value| {
                 failed.as_object_mut().and_then(|f| f.remove("message")).unwrap_or_default()
             };
@@ -153,21 +176,28 @@ async fn ask_all(stack: &Stack, doors: &[Door], clients: &[Client]) -> Vec<[Valu
 #[tokio::test]
 async fn every_client_gets_the_same_from_every_door() {
     let clients = clients().await;
-    let (streaming, buffered, handoff) =
-        tokio::join!(Options::new().start(), Options::buffered().start(), Options::handoff().start());
+    let (streaming, gated, duplex, buffered, handoff) = tokio::join!(
+        Options::new().start(),
+        Options::shipped("envoy-gate.yaml").start(),
+        Options::shipped("envoy-duplex.yaml").start(),
+        Options::buffered().start(),
+        Options::handoff().start(),
+    );
     let door = |name, addr, streams| Door { name, addr, streams };
     let doors = [
         vec![
             door("the HTTP door", streaming.service.http(), true),
             door("Envoy, streaming", streaming.envoy.addr(), true),
         ],
+        vec![door("Envoy, behind the gate", gated.envoy.addr(), true)],
+        vec![door("Envoy, full duplex", duplex.envoy.addr(), true)],
         vec![door("Envoy, buffered", buffered.envoy.addr(), false)],
         vec![door("Envoy, hand-off", handoff.envoy.addr(), true)],
     ];
-    let stacks = [&streaming, &buffered, &handoff];
+    let stacks = [&streaming, &gated, &duplex, &buffered, &handoff];
     let asking = stacks.into_iter().zip(&doors).map(|(stack, doors)| ask_all(stack, doors, &clients));
     let messages: Vec<[Value; 2]> = join_all(asking).await.concat();
-    assert_eq!(messages.len(), 4 * clients.len());
+    assert_eq!(messages.len(), 6 * clients.len());
     let first = &messages[0];
     assert!(first.iter().all(|message| message.as_str().is_some_and(|text| text.len() > 10)), "{first:?}");
     assert!(messages.iter().all(|message| message == first), "{messages:#?}");

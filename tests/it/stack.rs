@@ -57,14 +57,19 @@ impl Options {
         }
     }
 
+    /// A file of `deploy/envoy/` by its name.
+    pub fn shipped(file: &'static str) -> Self {
+        Self { file, ..Self::new() }
+    }
+
     /// The shipped attachment for any Envoy.
     pub fn buffered() -> Self {
-        Self { file: "envoy-buffered.yaml", ..Self::new() }
+        Self::shipped("envoy-buffered.yaml")
     }
 
     /// The shipped attachment that hands ensembles' requests to the plain door.
     pub fn handoff() -> Self {
-        let handoff = Self { file: "envoy-handoff.yaml", ..Self::new() };
+        let handoff = Self::shipped("envoy-handoff.yaml");
         handoff.environment("CONSORT__EXT_PROC__HANDOFF__ENABLED", true)
     }
 
