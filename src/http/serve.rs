@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
-use http_body_util::BodyExt;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -83,18 +82,8 @@ async fn connection(
         .max_header_list_size(bounds.max_header_bytes);
     let (in_flight, routes) = (InFlight::default(), TowerToHyperService::new(router));
     let service = service_fn(|request| {
-        let (answering, place) = (routes.call(request), in_flight.place());
-        async move {
-            // The place is held until the answer is sent.
-            answering.await.map(|response| {
-                response.map(|body| {
-                    body.map_frame(move |frame| {
-                        let _held = &place;
-                        frame
-                    })
-                })
-            })
-        }
+        let answering = routes.call(request);
+        in_flight.place().until_sent(answering)
     });
     let mut served = pin!(builder.serve_connection(TokioIo::new(io), service));
     let ended = tokio::select! {

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
 use axum::serve::Listener;
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -113,18 +116,7 @@ async fn connection(
     let router = TowerToHyperService::new(router);
     let service = service_fn(|request: Request<Incoming>| {
         let answering = router.call(request);
-        let place = in_flight.place();
-        async move {
-            // The place is held until the answer is sent, or dropped with a caller that has left.
-            answering.await.map(|response| {
-                response.map(|body| {
-                    body.map_frame(move |frame| {
-                        let _held = &place;
-                        frame
-                    })
-                })
-            })
-        }
+        in_flight.place().until_sent(answering)
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(bounds.head_timeout).max_buf_size(MAX_HEAD);
@@ -200,6 +192,22 @@ impl InFlight {
                 Err(_elapsed) => return,
             }
         }
+    }
+}
+
+impl Place {
+    /// Holds the place until the answer is sent, or dropped with a caller that has left.
+    pub(in crate::http) async fn until_sent<E>(
+        self,
+        answering: impl Future<Output = Result<Response<Body>, E>>,
+    ) -> Result<Response<impl http_body::Body<Data = Bytes, Error = axum::Error>>, E> {
+        let response = answering.await?;
+        Ok(response.map(|body| {
+            body.map_frame(move |frame| {
+                let _held = &self;
+                frame
+            })
+        }))
     }
 }
 
