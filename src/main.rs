@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use mimalloc::MiMalloc;
+use tikv_jemallocator::Jemalloc;
 
 /// By measurement: docs/performance.md.
 #[global_allocator]
-static HEAP: MiMalloc = MiMalloc;
+static HEAP: Jemalloc = Jemalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {

@@ -123,7 +123,9 @@ impl Consort {
     }
 
     fn command(program: &Path, config: &str, dir: &TempDir) -> Result<Command> {
-        let file = dir.path().join("consort.yaml");
+        // Apart from the log: Consort watches the directory of its configuration, and would hear of each line.
+        let file = dir.path().join("etc/consort.yaml");
+        fs::create_dir(dir.path().join("etc"))?;
         fs::write(&file, config)?;
         let mut command = Command::new(program);
         command.arg("serve").arg("-c").arg(file).kill_on_drop(true);

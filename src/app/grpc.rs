@@ -4,9 +4,6 @@ use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use envoy_types::pb::envoy::service::ext_proc::v3::external_processor_server::{
-    ExternalProcessorServer, SERVICE_NAME,
-};
 use futures_util::{Stream, StreamExt};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
@@ -16,6 +13,7 @@ use tonic_health::server::{HealthReporter, health_reporter};
 
 use super::{Error, Listener};
 use crate::config::Config;
+use crate::ext_proc::server::{ExternalProcessorServer, SERVICE_NAME};
 use crate::ext_proc::{Service, Setup};
 use crate::http::Lingering;
 

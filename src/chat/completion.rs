@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::object::{ObjectError, RawObject};
+use super::object::{ObjectError, RawObject, quoted};
 use super::{JsonError, Usage};
 
 /// The one choice of a completion: its message as its provider wrote it, and what Consort reads of
@@ -61,27 +61,6 @@ struct Choice<'a> {
     logprobs: Option<&'a RawValue>,
 }
 
-#[derive(Default, Deserialize)]
-struct Message<'a> {
-    #[serde(default)]
-    content: Content,
-    #[serde(borrow, default)]
-    tool_calls: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    function_call: Option<&'a RawValue>,
-    #[serde(default)]
-    refusal: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(untagged)]
-enum Content {
-    Text(String),
-    Parts(Vec<Part>),
-    #[default]
-    None,
-}
-
 #[derive(Deserialize)]
 struct Part {
     text: Option<String>,
@@ -113,20 +92,15 @@ impl Completion {
     /// # Errors
     /// When it is no message object.
     pub fn from_message(message: Box<RawValue>) -> Result<Self, CompletionError> {
-        RawObject::parse(Bytes::copy_from_slice(message.get().as_bytes()))?;
-        let read: Message<'_> = serde_json::from_str(message.get())?;
-        let calls = match read.tool_calls {
-            Some(raw) if !calls(raw.get())?.is_empty() => Some(raw),
-            _ => None,
+        let object = RawObject::parse(Bytes::copy_from_slice(message.get().as_bytes()))?;
+        let called = match object.raw("tool_calls") {
+            Some(raw) if !calls(raw)?.is_empty() => Some(raw),
+            _ => object.raw("function_call").filter(|called| *called != "null"),
         };
         Ok(Self {
-            content: match read.content {
-                Content::Text(text) => Some(text),
-                Content::Parts(parts) => Some(parts.into_iter().filter_map(|p| p.text).collect()),
-                Content::None => None,
-            },
-            tool_calls: calls.or(read.function_call.filter(|f| f.get() != "null")).map(ToOwned::to_owned),
-            refused: read.refusal.is_some_and(|r| !r.is_empty()),
+            content: content(&object)?,
+            tool_calls: called.map(|raw| RawValue::from_string(raw.to_owned())).transpose()?,
+            refused: object.read::<Cow<'_, str>>("refusal")?.is_some_and(|said| !said.is_empty()),
             finish_reason: None,
             logprobs: None,
             usage: None,
@@ -140,11 +114,19 @@ impl Completion {
     /// Never for a message that was read; the reader's signature has it.
     pub fn with_content(&self, content: &str) -> Result<Self, CompletionError> {
         let object = RawObject::parse(Bytes::copy_from_slice(self.message.get().as_bytes()))?;
-        let json =
-            object.edit().set("content", serde_json::Value::from(content).to_string()).body().to_bytes();
+        let json = object.edit().set("content", quoted(content)).body().to_bytes();
         let message = serde_json::from_slice(&json)?;
         Ok(Self { logprobs: None, message, content: Some(content.to_owned()), ..self.clone() })
     }
+}
+
+/// A message's text: whole, in parts, or none.
+fn content(message: &RawObject) -> Result<Option<String>, serde_json::Error> {
+    if !message.raw("content").is_some_and(|raw| raw.starts_with('[')) {
+        return message.read("content");
+    }
+    let parts: Option<Vec<Part>> = message.read("content")?;
+    Ok(parts.map(|parts| parts.into_iter().filter_map(|part| part.text).collect()))
 }
 
 /// A message's tool calls: an array of objects, or `null`.

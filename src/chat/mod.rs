@@ -27,7 +27,7 @@ pub use collected::Collected;
 pub use completion::{Completion, CompletionError};
 pub use conversation::Conversation;
 pub use error::{ApiError, JsonError};
-pub use object::{Edit, ObjectError, RawObject};
+pub use object::{Edit, ObjectError, RawObject, quoted};
 pub use reasoning::without_reasoning;
 pub use request::{Request, RequestError};
 pub use scan::{ModelScan, Scan};

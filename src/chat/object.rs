@@ -66,11 +66,10 @@ impl RawObject {
             return Err(ObjectError::TooMany);
         }
         let open = bytes.iter().position(|b| *b == b'{').map_or(0, |i| i + 1);
-        let mut seen = HashSet::with_capacity(members.len());
-        if let Some(twice) = members.iter().find(|m| !seen.insert(&*m.name)) {
-            return Err(ObjectError::Duplicate(twice.name.clone()));
+        match twice(&members) {
+            Some(twice) => Err(ObjectError::Duplicate(twice.name.clone())),
+            None => Ok(Self { bytes, open, members }),
         }
-        Ok(Self { bytes, open, members })
     }
 
     /// The JSON text of the member called `name` (after unescaping).
@@ -109,6 +108,28 @@ impl RawObject {
     fn span(&self, name: &str) -> Option<&Span> {
         self.members.iter().find(|m| &*m.name == name)
     }
+}
+
+/// The first member whose name has been there before.
+fn twice(members: &[Span]) -> Option<&Span> {
+    // A few names are sooner compared than hashed.
+    const FEW: usize = 16;
+    if members.len() > FEW {
+        let mut seen = HashSet::with_capacity(members.len());
+        return members.iter().find(|member| !seen.insert(&*member.name));
+    }
+    let before = |at: usize| members.iter().take(at);
+    members
+        .iter()
+        .enumerate()
+        .find(|(at, one)| before(*at).any(|other| other.name == one.name))
+        .map(|(_, one)| one)
+}
+
+/// `text` as a JSON string.
+pub fn quoted(text: &str) -> String {
+    // Serialising a text does not fail.
+    serde_json::to_string(text).unwrap_or_default()
 }
 
 /// Changes to an object that are not applied yet.

@@ -66,19 +66,27 @@ impl ModelScan {
         while let Some((&byte, rest)) = piece.split_first() {
             match self.state {
                 State::Over => return Scan::None,
-                State::Key { escape } | State::Model { escape } | State::SkipString { escape } => {
+                State::Key { escape } | State::Model { escape } => {
                     match self.string(piece, escape) {
                         Some(after) => piece = after,
                         None => return Scan::More,
                     }
-                    match self.state {
-                        State::Model { .. } => return self.over(self.model()),
-                        State::Key { .. } => {
-                            let model = self.unescaped().is_some_and(|key| key == "model");
-                            self.state = State::Value { colon: false, model };
-                        }
-                        _ => self.state = if self.depth == 1 { State::Members } else { State::Skip },
+                    if let State::Model { .. } = self.state {
+                        return self.over(self.model());
                     }
+                    let model = self.unescaped().is_some_and(|key| key == "model");
+                    self.state = State::Value { colon: false, model };
+                    continue;
+                }
+                State::SkipString { escape } => {
+                    match past_string(if escape { rest } else { piece }) {
+                        Ok(after) => piece = after,
+                        Err(escape) => {
+                            self.state = State::SkipString { escape };
+                            return Scan::More;
+                        }
+                    }
+                    self.state = if self.depth == 1 { State::Members } else { State::Skip };
                     continue;
                 }
                 State::Start => match byte {
@@ -113,33 +121,61 @@ impl ModelScan {
                     (_, true) => self.state = State::Skip,
                     (_, false) => return self.over(Scan::None),
                 },
-                State::Skip => match byte {
-                    b'"' => self.start(State::SkipString { escape: false }),
-                    b'{' | b'[' => self.depth += 1,
-                    b'}' | b']' => {
-                        self.depth -= 1;
-                        match self.depth {
-                            0 => return self.over(Scan::None),
-                            1 => self.state = State::Members,
-                            _ => {}
-                        }
+                State::Skip => {
+                    piece = self.skip(piece);
+                    if self.depth == 0 {
+                        return self.over(Scan::None);
                     }
-                    b',' if self.depth == 1 => self.state = State::Members,
-                    _ => {}
-                },
+                    continue;
+                }
             }
             piece = rest;
         }
         Scan::More
     }
 
+    /// Passes over a value that is not wanted; what lies behind as much of it as is here.
+    fn skip<'a>(&mut self, mut piece: &'a [u8]) -> &'a [u8] {
+        let is_structural = |byte: &u8| matches!(byte, b'"' | b',' | b'{' | b'}' | b'[' | b']');
+        while let Some(at) = piece.iter().position(is_structural) {
+            let Some((byte, rest)) = piece.get(at..).and_then(<[u8]>::split_first) else {
+                break;
+            };
+            piece = rest;
+            match byte {
+                b'"' => match past_string(piece) {
+                    // No JSON, and read alike wherever it is cut.
+                    Ok(rest) if self.depth == 1 => {
+                        self.state = State::Members;
+                        return rest;
+                    }
+                    Ok(rest) => piece = rest,
+                    Err(escape) => {
+                        self.state = State::SkipString { escape };
+                        return &[];
+                    }
+                },
+                b'{' | b'[' => self.depth += 1,
+                b',' if self.depth > 1 => {}
+                b',' => {
+                    self.state = State::Members;
+                    return piece;
+                }
+                _ => {
+                    self.depth -= 1;
+                    if self.depth <= 1 {
+                        self.state = State::Members;
+                        return piece;
+                    }
+                }
+            }
+        }
+        &[]
+    }
+
     /// Reads on in a string; what lies behind its closing quote, when that came.
     fn string<'a>(&mut self, mut piece: &'a [u8], mut escape: bool) -> Option<&'a [u8]> {
-        let limit = match self.state {
-            State::Key { .. } => LONGEST_KEY,
-            State::Model { .. } => LONGEST_MODEL,
-            _ => 0,
-        };
+        let limit = if let State::Key { .. } = self.state { LONGEST_KEY } else { LONGEST_MODEL };
         loop {
             if escape {
                 let (byte, rest) = piece.split_first()?;
@@ -166,15 +202,11 @@ impl ModelScan {
     /// Keeps what may still be wanted: one byte past the limit tells that it was too long.
     fn take(&mut self, text: &[u8], limit: usize) {
         let room = (limit + 1).saturating_sub(self.token.len());
-        if limit > 0 {
-            self.token.extend_from_slice(text.get(..room).unwrap_or(text));
-        }
+        self.token.extend_from_slice(text.get(..room).unwrap_or(text));
     }
 
     fn set_escape(&mut self, to: bool) {
-        if let State::Key { escape } | State::Model { escape } | State::SkipString { escape } =
-            &mut self.state
-        {
+        if let State::Key { escape } | State::Model { escape } = &mut self.state {
             *escape = to;
         }
     }
@@ -203,6 +235,28 @@ impl ModelScan {
         self.state = State::Over;
         scan
     }
+}
+
+/// What lies behind the closing quote of the string that `piece` is inside of; or, when that has not come, whether the
+/// next byte is escaped.
+fn past_string(mut piece: &[u8]) -> Result<&[u8], bool> {
+    loop {
+        let at = end_of_plain(piece).ok_or(false)?;
+        match piece.get(at..) {
+            Some([b'"', rest @ ..]) => return Ok(rest),
+            Some([_, _, rest @ ..]) => piece = rest,
+            _ => return Err(true),
+        }
+    }
+}
+
+/// Where the next quote or backslash is. A call of memchr costs as much as looking at some bytes, and most strings and
+/// lines of JSON are short.
+fn end_of_plain(piece: &[u8]) -> Option<usize> {
+    const NEAR: usize = 16;
+    let (near, far) = piece.split_at_checked(NEAR).unwrap_or((piece, &[]));
+    let at = near.iter().position(|byte| matches!(byte, b'"' | b'\\'));
+    at.or_else(|| memchr2(b'"', b'\\', far).map(|at| NEAR + at))
 }
 
 #[cfg(test)]
@@ -268,6 +322,23 @@ mod tests {
             r#"{"model":"a\"#,
         ] {
             assert_eq!(whole(text), Scan::More, "{text}");
+        }
+    }
+
+    #[test]
+    fn malformed_text_is_read_alike_wherever_it_is_cut() {
+        for text in [
+            r#"{"x":1"y" "model":"a"}"#,
+            r#"{"x":tr"\"ue,"model":"a"}"#,
+            r#"{"x":[1}],"model":"a"}"#,
+            r#"{"x":]"model":"a"}"#,
+            r#"{"x":"\\\"","y":{"\"":"}"},"model":"a"}"#,
+            r#"{"long":["a string that is longer than what is looked at byte by byte \" \\"],"model":"a"}"#,
+        ] {
+            let mut scan = ModelScan::default();
+            let pieces = text.as_bytes().chunks(1);
+            let cut = pieces.map(|byte| scan.feed(byte)).find(|scan| *scan != Scan::More);
+            assert_eq!(cut.unwrap_or(Scan::More), whole(text), "{text}");
         }
     }
 

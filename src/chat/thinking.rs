@@ -1,7 +1,7 @@
 //! Thinking aloud in a stream: what stands in `think` tags before an answer, piece by piece.
 
 use super::chunk::is_blank;
-use super::{Delta, RawObject};
+use super::{Delta, RawObject, quoted};
 
 const OPEN: &str = "<think>";
 const CLOSE: &str = "</think>";
@@ -100,13 +100,13 @@ impl Delta {
         if said == text {
             return Some(self);
         }
-        let content = serde_json::Value::from(said).to_string();
+        let content = quoted(&said);
         Self::read(delta.edit().set("content", content).body().to_bytes(), None).ok().flatten()
     }
 
     /// A piece of text.
     pub fn of_text(text: &str) -> Self {
-        let json = serde_json::json!({ "content": text }).to_string().into();
+        let json = format!(r#"{{"content":{}}}"#, quoted(text)).into();
         Self { json, logprobs: None, speaks: !text.trim().is_empty() }
     }
 }

@@ -1,104 +1,252 @@
 //! Token usage, summed without forgetting what it does not know.
 
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
 /// A `usage` object. Sums are field by field, details included; a field that nobody reported stays
 /// absent.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(transparent)]
-pub struct Usage(Map<String, Value>);
+pub struct Usage(Fields);
+
+/// What an object of counts says, in the order in which it says it. There are a handful: they are sooner compared than
+/// hashed.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Fields(Vec<(Cow<'static, str>, Field)>);
+
+#[derive(Clone, Debug, PartialEq)]
+enum Field {
+    Count(u64),
+    /// What is no count, such as a price.
+    Amount(f64),
+    Details(Fields),
+}
+
+const PROMPT: &str = "prompt_tokens";
+const COMPLETION: &str = "completion_tokens";
+const TOTAL: &str = "total_tokens";
+
+/// The names that need no room of their own.
+const USUAL: [&str; 9] = [
+    PROMPT,
+    COMPLETION,
+    TOTAL,
+    "prompt_tokens_details",
+    "completion_tokens_details",
+    "cached_tokens",
+    "reasoning_tokens",
+    "audio_tokens",
+    "accepted_prediction_tokens",
+];
+
+/// The doubles below this are exact.
+const EXACT: f64 = 9_007_199_254_740_992.0;
 
 impl Usage {
     /// A guess for an answer whose provider reported nothing: four bytes a token, as OpenAI's
     /// guidance for English text has it.
     pub fn estimate(prompt_bytes: usize, completion_bytes: usize) -> Self {
         let (prompt, completion) = (prompt_bytes.div_ceil(4) as u64, completion_bytes.div_ceil(4) as u64);
-        let mut usage = Map::new();
-        usage.insert("prompt_tokens".to_owned(), prompt.into());
-        usage.insert("completion_tokens".to_owned(), completion.into());
-        usage.insert("total_tokens".to_owned(), (prompt + completion).into());
-        Self(usage)
+        let counts = [(PROMPT, prompt), (COMPLETION, completion), (TOTAL, prompt + completion)];
+        Self(Fields(counts.map(|(name, count)| (name.into(), Field::Count(count))).into()))
     }
 
     /// What a provider reported, if that can be read: an answer is not lost for its bill. Counts are
     /// whole and not negative, whatever they are written as; what is neither is left out.
     pub fn read(raw: &RawValue) -> Option<Self> {
-        let mut usage: Map<String, Value> = serde_json::from_str(raw.get()).ok()?;
-        tidy(&mut usage);
-        (!usage.is_empty()).then_some(Self(usage))
+        let usage: Self = serde_json::from_str(raw.get()).ok()?;
+        (!usage.0.0.is_empty()).then_some(usage)
     }
 
     /// Adds what another call cost.
     pub fn add(&mut self, other: &Self) {
-        add(&mut self.0, &other.0);
+        self.0.add(&other.0);
     }
 
     /// A top-level count, 0 when absent.
     pub fn count(&self, field: &str) -> u64 {
-        self.0.get(field).and_then(Value::as_u64).unwrap_or(0)
+        self.0.count(field).unwrap_or(0)
     }
 
     /// A count inside one of the details objects, when it was reported.
     pub fn detail(&self, object: &str, field: &str) -> Option<u64> {
-        self.0.get(object)?.get(field)?.as_u64()
+        match self.0.field(object)? {
+            Field::Details(details) => details.count(field),
+            _ => None,
+        }
     }
 }
 
-/// The doubles below this are exact.
-const EXACT: f64 = 9_007_199_254_740_992.0;
+impl Fields {
+    fn field(&self, name: &str) -> Option<&Field> {
+        self.0.iter().find(|(named, _)| named == name).map(|(_, field)| field)
+    }
 
-fn tidy(usage: &mut Map<String, Value>) {
-    usage.retain(|_, value| match value {
-        Value::Object(details) => {
-            tidy(details);
-            true
-        }
-        Value::Number(n) if n.is_u64() => true,
-        Value::Number(n) => match n.as_f64() {
-            Some(n) if (0.0..EXACT).contains(&n) && n.fract() == 0.0 => {
-                // Whole, not negative and exact: its digits are those of an integer.
-                *value = format!("{n:.0}").parse::<u64>().map_or(Value::Null, Value::from);
-                true
-            }
-            Some(n) => n >= 0.0,
-            None => false,
-        },
-        _ => false,
-    });
-}
-
-fn add(sum: &mut Map<String, Value>, other: &Map<String, Value>) {
-    for (field, value) in other {
-        let slot = sum.entry(field.as_str()).or_insert(Value::Null);
-        match value {
-            Value::Number(n) => {
-                let total = match (slot.as_u64(), n.as_u64()) {
-                    (Some(a), Some(b)) => a.saturating_add(b).into(),
-                    (None, _) if slot.is_null() => value.clone(),
-                    _ => (slot.as_f64().unwrap_or(0.0) + n.as_f64().unwrap_or(0.0)).into(),
-                };
-                *slot = total;
-            }
-            Value::Object(details) => {
-                if slot.is_null() {
-                    *slot = Value::Object(Map::new());
-                }
-                if let Value::Object(into) = slot {
-                    add(into, details);
-                }
-            }
-            // Labels cannot be summed; null is no report.
-            _ => {}
+    fn count(&self, name: &str) -> Option<u64> {
+        match self.field(name)? {
+            Field::Count(count) => Some(*count),
+            _ => None,
         }
     }
-    sum.retain(|_, value| !value.is_null());
+
+    fn add(&mut self, other: &Self) {
+        for (name, field) in &other.0 {
+            match self.0.iter_mut().find(|(named, _)| named == name) {
+                Some((_, sum)) => sum.add(field),
+                None => self.0.push((name.clone(), field.clone())),
+            }
+        }
+    }
+
+    /// The last of several fields of one name counts.
+    fn set(&mut self, name: Cow<'static, str>, field: Field) {
+        match self.0.iter_mut().find(|(named, _)| *named == name) {
+            Some((_, set)) => *set = field,
+            None => self.0.push((name, field)),
+        }
+    }
+}
+
+impl Field {
+    /// Of what cannot be summed, the first stays.
+    fn add(&mut self, other: &Self) {
+        match (&mut *self, other) {
+            (Self::Count(sum), Self::Count(count)) => *sum = sum.saturating_add(*count),
+            (Self::Details(sum), Self::Details(details)) => sum.add(details),
+            (Self::Details(_), _) | (_, Self::Details(_)) => {}
+            (Self::Count(sum), Self::Amount(amount)) => *self = Self::Amount(*sum as f64 + amount),
+            (Self::Amount(sum), Self::Count(count)) => *sum += *count as f64,
+            (Self::Amount(sum), Self::Amount(amount)) => *sum += amount,
+        }
+    }
+}
+
+/// Takes objects of counts and nothing else.
+struct Read;
+
+impl<'de> Deserialize<'de> for Usage {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        json.deserialize_map(Read).map(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Read {
+    type Value = Fields;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of counts")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+        let mut fields = Fields::default();
+        while let Some(Name(name)) = map.next_key()? {
+            if let Worth(Some(field)) = map.next_value()? {
+                fields.set(name, field);
+            }
+        }
+        Ok(fields)
+    }
+}
+
+/// The name of a field.
+struct Name(Cow<'static, str>);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        struct Named;
+        impl Visitor<'_> for Named {
+            type Value = Name;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Name, E> {
+                let usual = USUAL.into_iter().find(|usual| *usual == text).map(Cow::Borrowed);
+                Ok(Name(usual.unwrap_or_else(|| Cow::Owned(text.to_owned()))))
+            }
+        }
+        json.deserialize_str(Named)
+    }
+}
+
+/// A value, when it is one that can be summed.
+struct Worth(Option<Field>);
+
+impl<'de> Deserialize<'de> for Worth {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        struct Valued;
+        impl<'de> Visitor<'de> for Valued {
+            type Value = Option<Field>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value")
+            }
+
+            fn visit_u64<E>(self, count: u64) -> Result<Self::Value, E> {
+                Ok(Some(Field::Count(count)))
+            }
+
+            fn visit_i64<E>(self, count: i64) -> Result<Self::Value, E> {
+                Ok(u64::try_from(count).ok().map(Field::Count))
+            }
+
+            fn visit_f64<E>(self, amount: f64) -> Result<Self::Value, E> {
+                let is_count = (0.0..EXACT).contains(&amount) && amount.fract() == 0.0;
+                // Whole, not negative and exact: nothing is lost.
+                let field = if is_count { Field::Count(amount as u64) } else { Field::Amount(amount) };
+                Ok((amount >= 0.0).then_some(field))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                Read.visit_map(map).map(|details| Some(Field::Details(details)))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(None)
+            }
+
+            fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+                Ok(None)
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+                Ok(None)
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(None)
+            }
+        }
+        json.deserialize_any(Valued).map(Self)
+    }
+}
+
+impl Serialize for Fields {
+    fn serialize<S: Serializer>(&self, json: S) -> Result<S::Ok, S::Error> {
+        json.collect_map(self.0.iter().map(|(name, field)| (name, field)))
+    }
+}
+
+impl Serialize for Field {
+    fn serialize<S: Serializer>(&self, json: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Count(count) => json.serialize_u64(*count),
+            Self::Amount(amount) => json.serialize_f64(*amount),
+            Self::Details(details) => details.serialize(json),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

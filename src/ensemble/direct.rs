@@ -9,6 +9,7 @@ use super::begun::Begun;
 use super::error::{RunError, made_safe};
 use super::member::{forced, streamed};
 use super::run::Run;
+use crate::chat::quoted;
 use crate::telemetry::decision::Outcome as How;
 use crate::telemetry::{Ended, Seat};
 use crate::upstream::{Credential, DirectModel, Failure, ProviderError};
@@ -40,8 +41,7 @@ pub(super) async fn ask(run: &mut Run) -> Result<Begun, RunError> {
     run.account.panel_began(run.request.stream);
     let attempts = run.account.member_began(0, member.model.cost);
     let seat = Seat::Member(0);
-    let name = serde_json::Value::from(&*member.model.model_name).to_string();
-    let edit = run.request.edit().set("model", name);
+    let edit = run.request.edit().set("model", quoted(&member.model.model_name));
     let edit = if run.request.stream { streamed(edit) } else { edit };
     let body = forced(edit, &member.model, &member.params).body();
     let sent = body.len();

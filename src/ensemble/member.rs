@@ -10,7 +10,7 @@ use super::alias::{Member, Params};
 use super::begun::{Begun, Opening};
 use super::missed::Missed;
 use super::run::Run;
-use crate::chat::{Body, Collected, Completion, Edit, Event, Request, Usage};
+use crate::chat::{Body, Collected, Completion, Edit, Event, Request, Usage, quoted};
 use crate::telemetry::Seat;
 use crate::upstream::{DirectModel, Events, Failure};
 
@@ -102,8 +102,7 @@ fn body_of(request: &Request, member: &Member, is_live: bool) -> Body {
 
 /// The caller's request for another model, without what providers must not get.
 pub(super) fn addressed<'a>(request: &'a Request, model_name: &str) -> Edit<'a> {
-    let model = serde_json::Value::from(model_name).to_string();
-    NOT_SENT.into_iter().fold(request.edit().set("model", model), Edit::remove)
+    NOT_SENT.into_iter().fold(request.edit().set("model", quoted(model_name)), Edit::remove)
 }
 
 /// Without streaming, whatever the caller asked for.

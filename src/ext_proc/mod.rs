@@ -4,6 +4,7 @@
 //! knows Consort's own calls, `route`
 //! sees to what goes on to its upstream after all, or to the plain door, and leaves the rest to [`dispatch`](crate::dispatch), whose replies `reply` spells.
 
+mod codec;
 mod exchange;
 mod headers;
 mod joined;
@@ -15,6 +16,7 @@ mod route;
 mod service;
 mod settings;
 
+pub use served::external_processor_server as server;
 pub use service::{Service, Setup};
 pub use settings::{ListModels, ModeOverride, Settings};
 
@@ -24,6 +26,12 @@ pub use settings::{ListModels, ModeOverride, Settings};
 pub mod fuzzing {
     pub use super::exchange::oracle::{Attachment, Said, play};
     pub use super::pb::BodySendMode;
+}
+
+/// Envoy's service, made by `build.rs`.
+#[expect(unused_qualifications, reason = "tonic writes names in full")]
+mod served {
+    tonic::include_proto!("envoy.service.ext_proc.v3.ExternalProcessor");
 }
 
 /// The parts of Envoy's API that this door speaks.
@@ -38,8 +46,7 @@ mod pb {
     pub(super) use envoy_types::pb::envoy::service::ext_proc::v3::{
         BodyMutation, BodyResponse, CommonResponse, HeaderMutation, HeadersResponse, HttpBody, HttpHeaders,
         ImmediateResponse, ProcessingRequest, ProcessingResponse, StreamedBodyResponse,
-        StreamedImmediateResponse, TrailersResponse, body_mutation::Mutation,
-        external_processor_server::ExternalProcessor, processing_request::Request,
+        StreamedImmediateResponse, TrailersResponse, body_mutation::Mutation, processing_request::Request,
         processing_response::Response, streamed_immediate_response,
     };
     pub(super) use envoy_types::pb::envoy::r#type::v3::HttpStatus;

@@ -8,7 +8,7 @@ use tracing::debug;
 use super::Settings;
 use super::exchange::{Asked, Detour};
 use super::headers::RequestHead;
-use crate::chat::Request;
+use crate::chat::{Request, quoted};
 use crate::dispatch::{self, Delivery, Taken};
 use crate::ensemble::Context;
 use crate::signing::{self, Grant, Ticket};
@@ -69,8 +69,7 @@ fn ticket(taken: &Taken, body: &Bytes, ttl: Duration, settings: &Settings) -> Op
 
 /// The same request for another model. Upstreams know that by its provider's name for it.
 fn detour(request: &Request, model: &DirectModel, head: &RequestHead, settings: &Settings) -> Detour {
-    let name = serde_json::Value::from(&*model.model_name).to_string();
-    let body = request.edit().set("model", name).body();
+    let body = request.edit().set("model", quoted(&model.model_name)).body();
     Detour {
         body,
         tells_length: head.tells_length(),

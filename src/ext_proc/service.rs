@@ -16,6 +16,7 @@ use super::joined::joined;
 use super::listing::Listing;
 use super::marked::{Marked, marked};
 use super::route::{Route, route};
+use super::server::ExternalProcessor;
 use super::{Settings, pb, reply};
 use crate::chat::ApiError;
 use crate::dispatch::{self, Models, Pacing, Reply, Taken, Whole, too_large};
@@ -280,7 +281,7 @@ async fn gone(inbound: &mut Streaming<pb::ProcessingRequest>) -> Status {
 }
 
 #[tonic::async_trait]
-impl pb::ExternalProcessor for Service {
+impl ExternalProcessor for Service {
     type ProcessStream = Replies;
 
     async fn process(

@@ -30,7 +30,7 @@ const CONFIG: (&str, &[&str]) = ("config", &["main", "cli", "app"]);
 
 /// Crates that are one module's business.
 const RESERVED: [(&str, &[&str]); 16] = [
-    ("envoy_types", &["ext_proc", "app"]),
+    ("envoy_types", &["ext_proc"]),
     ("hyper", &["upstream", "http"]),
     // Spans are exported over HTTP, below the layer that calls providers, and Envoy's admin interface is asked by it.
     ("hyper_util", &["upstream", "http", "telemetry", "envoy_config"]),

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::json::{Json, quoted};
-use crate::chat::Request;
+use super::json::Json;
+use crate::chat::{Request, quoted};
 
 /// The tool calls of one message, in an order of their own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

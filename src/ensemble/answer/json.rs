@@ -7,6 +7,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::{Pointer, fence};
+use crate::chat::quoted;
 
 /// The largest text that is read, in bytes: each level of nesting costs another pass over it.
 const MAX_BYTES: usize = 256 << 10;
@@ -106,11 +107,6 @@ impl fmt::Display for Json {
             }
         }
     }
-}
-
-/// `text` as a JSON string.
-pub fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
 }
 
 fn canonical_scalar(json: &str) -> Option<String> {

@@ -12,6 +12,7 @@ use super::super::member::forced;
 use super::super::prompt::{Filling, shuffled};
 use super::super::run::Run;
 use super::Judge;
+use crate::chat::quoted;
 use crate::telemetry::Part;
 use crate::upstream::DirectModel;
 
@@ -32,8 +33,7 @@ pub(in super::super) async fn ask(
         nonce: rand::random(),
         max_candidate_bytes: judge.max_candidate_bytes,
     });
-    let message = serde_json::json!({"role": "user", "content": prompt});
-    let message = Bytes::from(message.to_string());
+    let message = Bytes::from(format!(r#"{{"role":"user","content":{}}}"#, quoted(&prompt)));
     let begun = ask_one(run, &judge.model, Part::Judge, &message, &judge.params).await;
     match (begun, &judge.fallback) {
         (Err(_), Some(fallback)) if !run.is_out_of_time() => {

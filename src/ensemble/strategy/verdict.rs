@@ -8,7 +8,6 @@ use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use serde::de::IgnoredAny;
-use serde_json::{Value, json};
 use tracing::warn;
 
 use super::super::candidate::Candidate;
@@ -19,7 +18,7 @@ use super::super::prompt::Filling;
 use super::super::run::Run;
 use super::Judge;
 use super::form::{Form, Marks, labels};
-use crate::chat::{Body, Usage};
+use crate::chat::{Body, Usage, quoted};
 use crate::telemetry::{Ended, Part, Seat};
 use crate::upstream::DirectModel;
 
@@ -162,7 +161,7 @@ fn message(run: &Run, form: Form, question: &Question<'_>) -> Bytes {
         nonce: rand::random(),
         max_candidate_bytes: question.judge.max_candidate_bytes,
     });
-    Bytes::from(json!({"role": "user", "content": prompt}).to_string())
+    Bytes::from(format!(r#"{{"role":"user","content":{}}}"#, quoted(&prompt)))
 }
 
 fn body(run: &Run, form: Form, question: &Question<'_>, model: &DirectModel, message: &Bytes) -> Body {
@@ -181,7 +180,6 @@ fn body(run: &Run, form: Form, question: &Question<'_>, model: &DirectModel, mes
     if let Some(format) = form.response_format(model.response_format, question.shown.len()) {
         edit = edit.set("response_format", format.to_string());
     }
-    let name = Value::from(&*model.model_name).to_string();
-    let edit = edit.set("model", name).wrap("messages", Bytes::new(), message.clone());
+    let edit = edit.set("model", quoted(&model.model_name)).wrap("messages", Bytes::new(), message.clone());
     forced(edit, model, &question.judge.params).body()
 }
