@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -28,6 +29,7 @@ pub struct Run {
     /// When the first byte of the body came.
     pub first: u64,
     pub ended: u64,
+    pub status: StatusCode,
     pub is_answered: bool,
 }
 
@@ -37,11 +39,18 @@ impl Run {
     }
 }
 
+/// Over how long the callers' first requests are spread: else all would ask in step, and wait for each other.
+const SPREAD: Duration = Duration::from_millis(100);
+
 /// Lets so many callers ask again and again for so long, each on a connection of its own.
 pub async fn run(to: SocketAddr, body: &str, callers: usize, seconds: u64) -> Result<Vec<Run>> {
     let until = now() + seconds * 1_000_000_000;
     let body = Bytes::from(body.to_owned());
-    let all = join_all((0..callers).map(|caller| one(to, body.clone(), caller, until))).await;
+    let all = (0..callers).map(async |caller| {
+        tokio::time::sleep(SPREAD * caller as u32 / callers as u32).await;
+        one(to, body.clone(), caller, until).await
+    });
+    let all = join_all(all).await;
     let mut runs = Vec::new();
     for of_one in all {
         runs.extend(of_one?);
@@ -132,7 +141,7 @@ async fn heard(id: String, begun: u64, response: Response<Incoming>) -> Result<R
     // An answer is a whole one: JSON to its brace, or a stream to its end.
     let is_whole = tail.ends_with(b"}") || tail.ends_with(b"data: [DONE]\n\n");
     let is_answered = head.status == StatusCode::OK && is_whole;
-    Ok(Run { id, begun, first, ended: now(), is_answered })
+    Ok(Run { id, begun, first, ended: now(), status: head.status, is_answered })
 }
 
 /// What a run took beyond its providers, in seconds; none where the providers do not know it.

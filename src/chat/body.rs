@@ -8,6 +8,12 @@ use std::task::{Context, Poll};
 use bytes::{BufMut, Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 
+/// Slices shorter than this, in bytes, go out together: each would be a frame of its own over HTTP/2, and peers end
+/// connections on which many small frames wait.
+const SHORT: usize = 4 << 10;
+/// So much goes out together at the most: what a frame of HTTP/2 holds unless a peer allows more.
+const FRAME: usize = 16 << 10;
+
 /// A body made of shared slices: a clone copies no bytes, so every member of a panel, and every
 /// attempt, sends the caller's own.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +57,22 @@ impl Body {
         }
     }
 
+    /// What goes out next: a slice as it is, or short ones as one.
+    fn next(&mut self) -> Option<Bytes> {
+        let first = self.chunks.pop_front()?;
+        let mut together = first.len();
+        let fits = |chunk: &&Bytes| {
+            together += chunk.len();
+            chunk.len() < SHORT && together <= FRAME
+        };
+        let more = if first.len() < SHORT { self.chunks.iter().take_while(fits).count() } else { 0 };
+        if more == 0 {
+            return Some(first);
+        }
+        let all: Vec<Bytes> = std::iter::once(first).chain(self.chunks.drain(..more)).collect();
+        Some(all.concat().into())
+    }
+
     /// One copy of it all.
     pub fn to_bytes(&self) -> Bytes {
         let mut all = BytesMut::with_capacity(self.len);
@@ -67,7 +89,7 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let chunk = self.chunks.pop_front();
+        let chunk = self.next();
         self.len -= chunk.as_ref().map_or(0, Bytes::len);
         Poll::Ready(chunk.map(|c| Ok(Frame::data(c))))
     }
@@ -78,5 +100,29 @@ impl http_body::Body for Body {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.len as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn short_slices_go_out_together_and_long_ones_as_they_are() {
+        let of = |len: usize| Bytes::from(vec![b'x'; len]);
+        let long = of(SHORT);
+        let mut body = Body::from_chunks(
+            [1, 2, 3].map(of).into_iter().chain([long.clone()]).chain(std::iter::repeat_n(of(SHORT - 1), 5)),
+        );
+        let mut sent = Vec::new();
+        while let Some(Ok(frame)) = body.frame().await {
+            sent.push(frame.into_data().unwrap());
+            assert_eq!(body.len(), body.chunks().map(Bytes::len).sum::<usize>());
+        }
+        assert_eq!(sent.iter().map(Bytes::len).collect::<Vec<_>>(), [6, SHORT, 4 * (SHORT - 1), SHORT - 1]);
+        assert_eq!(sent[1].as_ptr(), long.as_ptr(), "shared");
+        assert!(body.is_empty());
     }
 }

@@ -1,5 +1,6 @@
 //! Ten thousand runs that wait at once.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::request;
@@ -37,7 +38,13 @@ pub async fn find(rig: &Rig) -> Result<Findings> {
     let ((waiting, _), (envoy_waiting, _)) = (resident(consort.id()?)?, resident(envoy.id())?);
     let released = Instant::now();
     provider.release().await;
-    let answered = crowd.await??.iter().filter(|run| run.is_answered).count();
+    let runs_made = crowd.await??;
+    let answered = runs_made.iter().filter(|run| run.is_answered).count();
+    let mut refused = BTreeMap::<u16, usize>::new();
+    for run in runs_made.iter().filter(|run| !run.is_answered) {
+        *refused.entry(run.status.as_u16()).or_default() += 1;
+    }
+    rig.say(format!("many: {answered} answered, others by status: {refused:?}"));
     let each =
         |before: u64, now: u64| Stat::exactly(now.saturating_sub(before) as f64 / 1024.0 / runs as f64);
     let failed = (runs - answered) as f64;
