@@ -58,7 +58,13 @@ pub async fn serve(told: impl FnOnce(SocketAddr)) -> Result<()> {
         let books = Arc::clone(&books);
         tokio::spawn(async move {
             let mut server = auto::Builder::new(TokioExecutor::new());
-            server.http2().max_concurrent_streams(Some(1 << 16)).max_pending_accept_reset_streams(1 << 16);
+            // A gateway's bounds. With hyper's window of 1 MiB, a thousand bodies at once are cut where it ends, into
+            // frames of a byte or so, and h2 ends the connection over these.
+            server
+                .http2()
+                .max_concurrent_streams(Some(1 << 16))
+                .max_pending_accept_reset_streams(1 << 16)
+                .initial_connection_window_size(Some(64 << 20));
             let service = service_fn(|request| answer(Arc::clone(&books), request));
             // Whoever hangs up has its reasons.
             let _ended = server.serve_connection(TokioIo::new(connection), service).await;
