@@ -17,13 +17,13 @@ const MAX_USD: u32 = 1000;
 #[schemars(extend("required" = ["display_name"]), transform = direct_or_ensemble)]
 pub struct Model {
     /// The model name that a caller sends; unique.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1, max = 256))]
     pub display_name: String,
     /// Direct model: the name of the provider where it lives.
     #[schemars(length(min = 1))]
     pub provider: Option<String>,
     /// Direct model: the provider's name for it.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1, max = 2048))]
     pub model_name: Option<String>,
     /// Direct model: bound on one attempt, streaming included, in ms; 0 = none.
     #[schemars(range(min = 0, max = MAX_MS))]

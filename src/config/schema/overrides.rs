@@ -36,7 +36,7 @@ pub struct FileOverrides {
 #[schemars(extend("required" = ["alias", "models"]))]
 pub struct AdHoc {
     /// The model name that a caller sends; unique among `models`.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1, max = 256))]
     pub alias: String,
     /// The direct models that a panel may be formed of.
     #[schemars(length(min = 1))]
@@ -62,6 +62,9 @@ pub struct AdHoc {
     pub straggler_grace_ms: Option<u64>,
     /// As in an ensemble.
     pub answer: Answer,
+    /// As in an ensemble.
+    #[schemars(range(min = 1))]
+    pub max_inflight: Option<usize>,
     /// As in an ensemble.
     pub rate_limit: Option<RateLimit>,
     /// As in an ensemble.

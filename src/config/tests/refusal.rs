@@ -127,8 +127,19 @@ fn a_quorum_is_not_clamped() {
 
 #[test]
 fn a_panel_is_bounded() {
+    let bound = format!("panel: [{}], judge: {{model: b}}", vec!["{model: a}"; 16].join(", "));
+    assert_eq!(ensemble(&bound).panel.len(), 16);
     let members = vec!["{model: a}"; 17].join(", ");
     insta::assert_snapshot!(ensemble_problems(&format!("panel: [{members}], judge: {{model: b}}")), @"models[2].ensemble.panel: has 17 members, `limits.max_panel` allows 16");
+}
+
+#[test]
+fn a_name_is_as_long_as_a_log_line_may_bear() {
+    let named = |bytes: usize| {
+        format!("{MODELS}- {{display_name: {}, ensemble: {{panel: [{{model: a}}]}}}}", "x".repeat(bytes))
+    };
+    assert!(yaml(&named(256)).is_ok());
+    insta::assert_snapshot!(problems(&named(257)));
 }
 
 #[test]
