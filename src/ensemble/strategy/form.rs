@@ -207,6 +207,7 @@ mod tests {
             (r#"<think>{"best":"A"}</think>{"best":"(C)"}"#, best(2)),
             (r#"<think>{"best":"A"}</think> I cannot tell."#, None),
             (r#"{"verdict":{"best":"B"}}"#, best(1)),
+            (r#"{"reasons":"x","best":"A","second":{"best":"B"}}"#, best(0)),
             (r#"{"best":"D"}"#, None),
             (r#"{"best":2}"#, None),
             (r#"{"reasons":"B is best"#, None),
