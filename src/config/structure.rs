@@ -132,6 +132,7 @@ fn describe(error: &ValidationError<'_>, schema: &Value) -> Vec<Finding> {
         | Kind::ExclusiveMaximum { .. } => {
             range(keyword("minimum"), keyword("maximum"), keyword("exclusiveMinimum"))
         }
+        Kind::MaxLength { limit } => format!("must have at most {limit} characters"),
         Kind::MinLength { .. } | Kind::MinItems { .. } => "must not be empty".to_owned(),
         _ => error.masked_with("the value").to_string(),
     };

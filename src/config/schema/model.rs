@@ -17,7 +17,7 @@ const MAX_USD: u32 = 1000;
 #[schemars(extend("required" = ["display_name"]), transform = direct_or_ensemble)]
 pub struct Model {
     /// The model name that a caller sends; unique.
-    #[schemars(length(min = 1, max = 256))]
+    #[schemars(length(min = 1))]
     pub display_name: String,
     /// Direct model: the name of the provider where it lives.
     #[schemars(length(min = 1))]

@@ -36,7 +36,7 @@ pub struct FileOverrides {
 #[schemars(extend("required" = ["alias", "models"]))]
 pub struct AdHoc {
     /// The model name that a caller sends; unique among `models`.
-    #[schemars(length(min = 1, max = 256))]
+    #[schemars(length(min = 1))]
     pub alias: String,
     /// The direct models that a panel may be formed of.
     #[schemars(length(min = 1))]

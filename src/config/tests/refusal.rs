@@ -134,15 +134,6 @@ fn a_panel_is_bounded() {
 }
 
 #[test]
-fn a_name_is_as_long_as_a_log_line_may_bear() {
-    let named = |bytes: usize| {
-        format!("{MODELS}- {{display_name: {}, ensemble: {{panel: [{{model: a}}]}}}}", "x".repeat(bytes))
-    };
-    assert!(yaml(&named(256)).is_ok());
-    insta::assert_snapshot!(problems(&named(257)));
-}
-
-#[test]
 fn a_weight_is_finite_and_positive() {
     insta::assert_snapshot!(member_problems("weight: 0"), @"models[2].ensemble.panel[0].weight: must be greater than 0");
     insta::assert_snapshot!(member_problems("weight: -1.5"), @"models[2].ensemble.panel[0].weight: must be greater than 0");

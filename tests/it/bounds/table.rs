@@ -192,7 +192,7 @@ const ROWS: &[(&str, Tests)] = &[
     ),
     (
         "names of aliases and direct models in the file",
-        &[("src/config/tests/refusal.rs", "a_name_is_as_long_as_a_log_line_may_bear")],
+        &[("src/config/tests/refusal.rs", "a_name_that_no_header_can_hold_is_a_problem")],
     ),
     (
         "a provider's words in a trace (its model, its reason for ending)",
