@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn a_verdict_is_read_as_far_from_the_end_as_the_bound_and_no_further() {
         let verdict = r#"{"best":"B"}"#;
-        let behind = |bytes: usize| format!("{verdict}{}", " ".repeat(bytes - verdict.len()));
+        let behind = |bytes: usize| format!("{verdict}{}", "x".repeat(bytes - verdict.len()));
         assert!(marks(Form::Best, &behind(MAX_READ)).is_some());
         assert_eq!(marks(Form::Best, &behind(MAX_READ + 1)), None);
     }

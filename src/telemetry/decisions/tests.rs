@@ -76,7 +76,7 @@ fn the_newest_are_kept_as_far_as_their_bytes_find_room() {
     assert_eq!(kept(3 * size, &["a", "b", "c"]), ["a", "b", "c"], "up to the bound");
     assert_eq!(kept(3 * size - 1, &["a", "b", "c"]), ["b", "c"], "one past it");
     assert_eq!(
-        kept(3 * size, &["a", "b", &"c".repeat(2 * size)]),
+        kept(3 * size, &["a", "b", &"c".repeat(3 * size)]),
         [""; 0],
         "one that has no room leaves none"
     );
