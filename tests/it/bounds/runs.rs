@@ -27,9 +27,9 @@ async fn an_alias_has_as_many_runs_in_flight_as_its_own_cap_says_whoever_asks() 
         assert_eq!(other.status, 200, "another alias has its own: {}", other.text());
         stack.provider.model("model-a").reply(Reply::text("one"));
         running.iter().for_each(tokio::task::JoinHandle::abort);
-        eventually("a place again", ms(10_000), async || {
-            let answer = ask("carol").send().await;
-            Some(()).filter(|()| answer.status == 200)
+        eventually("both places again", ms(10_000), async || {
+            let (one, other) = tokio::join!(ask("carol").send(), ask("dave").send());
+            Some(()).filter(|()| one.status == 200 && other.status == 200)
         })
         .await;
     }
