@@ -160,7 +160,7 @@ pub const LOOPS_REFUSED: Metric = counter(
 pub const MARKERS_IGNORED: Metric = counter(
     "consort_markers_ignored_total",
     &[],
-    "Markers that nobody with the same `signing` has made: a caller's invention, or a replica's with another secret. The request is taken for a caller's.",
+    "Markers that nobody with the same `signing` has made: a caller's invention, or a replica's that signs otherwise. The request is taken for a caller's.",
 );
 /// Wishes that were not granted.
 pub const IGNORED_HEADERS: Metric = counter(
