@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::listed::First;
 use super::object::{ObjectError, RawObject};
 use super::{Delta, JsonError, Usage};
 
@@ -37,7 +38,7 @@ pub enum ChunkError {
 #[derive(Deserialize)]
 struct Wire<'a> {
     #[serde(borrow, default)]
-    choices: Option<Vec<Choice<'a>>>,
+    choices: Option<First<Choice<'a>>>,
     #[serde(borrow, default)]
     usage: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -65,7 +66,7 @@ impl Chunk {
             return Err(ChunkError::Provider);
         }
         let mut chunk = Self { usage: wire.usage.and_then(Usage::read), ..Self::default() };
-        let Some(choice) = wire.choices.into_iter().flatten().next() else {
+        let Some(choice) = wire.choices.and_then(|First(choice)| choice) else {
             return Ok(chunk);
         };
         // Some providers write an empty one where others write null.

@@ -3,6 +3,7 @@
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use super::completion::MAX_CALLS;
 use super::{Completion, CompletionError, Event, Usage};
 
 /// An answer's events, collected into one message: how a caller that does not stream is answered.
@@ -21,14 +22,14 @@ impl Collected {
     /// Takes the next event.
     ///
     /// # Errors
-    /// When a piece is no JSON object.
+    /// When a piece is no JSON object, or there are more than 1,024 numbered items in a list.
     pub fn push(&mut self, event: Event) -> Result<(), CompletionError> {
         match event {
             Event::Message(message) => self.message = Some(message),
             Event::Delta(delta) => {
-                join(&mut self.pieces, serde_json::from_slice(&delta.json)?);
+                join(&mut self.pieces, serde_json::from_slice(&delta.json)?)?;
                 if let Some(logprobs) = delta.logprobs {
-                    join(&mut self.logprobs, serde_json::from_str(logprobs.get())?);
+                    join(&mut self.logprobs, serde_json::from_str(logprobs.get())?)?;
                 }
             }
             Event::Finish(reason) => self.finish_reason = Some(reason),
@@ -67,7 +68,7 @@ impl Collected {
 
 /// Joins a further piece to what came before: texts are appended, lists of numbered items by their
 /// `index`, other lists one behind the other.
-fn join(into: &mut Map<String, Value>, piece: Map<String, Value>) {
+fn join(into: &mut Map<String, Value>, piece: Map<String, Value>) -> Result<(), CompletionError> {
     for (name, value) in piece {
         let slot = into.entry(&*name).or_insert(Value::Null);
         match (slot, value) {
@@ -75,27 +76,30 @@ fn join(into: &mut Map<String, Value>, piece: Map<String, Value>) {
             (Value::String(text), Value::String(more)) if name != "type" && name != "id" => {
                 text.push_str(&more)
             }
-            (Value::Object(object), Value::Object(more)) => join(object, more),
-            (Value::Array(items), Value::Array(more)) => join_items(items, more),
+            (Value::Object(object), Value::Object(more)) => join(object, more)?,
+            (Value::Array(items), Value::Array(more)) => join_items(items, more)?,
             (slot @ Value::Null, Value::Array(more)) => {
                 let mut items = Vec::new();
-                join_items(&mut items, more);
+                join_items(&mut items, more)?;
                 *slot = Value::Array(items);
             }
             (slot, value) => *slot = value,
         }
     }
+    Ok(())
 }
 
-fn join_items(items: &mut Vec<Value>, more: Vec<Value>) {
+fn join_items(items: &mut Vec<Value>, more: Vec<Value>) -> Result<(), CompletionError> {
     for item in more {
         match item {
             Value::Object(mut fields) => match fields.shift_remove("index").and_then(|i| i.as_u64()) {
                 Some(index) => {
                     // Indexes come in order; one far ahead of the rest is not a reason to allocate.
                     let at = usize::try_from(index).unwrap_or(usize::MAX).min(items.len());
+                    let is_full = items.len() >= MAX_CALLS;
                     match items.get_mut(at) {
-                        Some(Value::Object(known)) => join(known, fields),
+                        Some(Value::Object(known)) => join(known, fields)?,
+                        _ if is_full => return Err(CompletionError::TooMany),
                         _ => items.push(Value::Object(fields)),
                     }
                 }
@@ -104,6 +108,7 @@ fn join_items(items: &mut Vec<Value>, more: Vec<Value>) {
             item => items.push(item),
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -115,6 +120,20 @@ mod tests {
 
     fn delta(json: &'static str) -> Event {
         Event::Delta(Delta { json: Bytes::from_static(json.as_bytes()), logprobs: None, speaks: true })
+    }
+
+    #[test]
+    fn numbered_items_are_as_many_as_are_held_and_one_past_that_is_an_error() {
+        let call = |index: usize| {
+            let json = format!(r#"{{"tool_calls":[{{"index":{index},"id":"x"}}]}}"#);
+            Event::Delta(Delta { json: json.into(), logprobs: None, speaks: true })
+        };
+        let mut collected = Collected::default();
+        for index in 0..MAX_CALLS {
+            collected.push(call(index)).unwrap();
+        }
+        collected.push(call(0)).unwrap();
+        assert!(collected.push(call(MAX_CALLS)).is_err());
     }
 
     #[test]

@@ -6,8 +6,12 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::listed::{First, UpTo};
 use super::object::{ObjectError, RawObject, quoted};
 use super::{JsonError, Usage};
+
+/// How many tool calls a message may have: each is remembered as an object, however short it was written.
+pub(super) const MAX_CALLS: usize = 1024;
 
 /// The one choice of a completion: its message as its provider wrote it, and what Consort reads of
 /// it.
@@ -41,12 +45,15 @@ pub enum CompletionError {
     /// It has no choice.
     #[error("a chat completion without choices")]
     NoChoice,
+    /// Its pieces are more than a message may have.
+    #[error("more than {MAX_CALLS} numbered items")]
+    TooMany,
 }
 
 #[derive(Deserialize)]
 struct Wire<'a> {
     #[serde(borrow, default)]
-    choices: Vec<Choice<'a>>,
+    choices: First<Choice<'a>>,
     #[serde(borrow, default)]
     usage: Option<&'a RawValue>,
 }
@@ -73,7 +80,7 @@ impl Completion {
     /// When it is none, or has no choice.
     pub fn parse(json: &[u8]) -> Result<Self, CompletionError> {
         let wire: Wire<'_> = serde_json::from_slice(json)?;
-        let choice = wire.choices.into_iter().next().ok_or(CompletionError::NoChoice)?;
+        let choice = wire.choices.0.ok_or(CompletionError::NoChoice)?;
         let mut completion = Self::from_message(choice.message.to_owned())?;
         completion.finish_reason = choice.finish_reason.map(|f| f.into_owned().into_boxed_str());
         completion.logprobs = choice.logprobs.filter(|l| l.get() != "null").map(ToOwned::to_owned);
@@ -129,11 +136,11 @@ fn content(message: &RawObject) -> Result<Option<String>, serde_json::Error> {
     Ok(parts.map(|parts| parts.into_iter().filter_map(|part| part.text).collect()))
 }
 
-/// A message's tool calls: an array of objects, or `null`.
+/// A message's tool calls: an array of at most 1,024 objects, or `null`.
 pub(super) fn calls(raw: &str) -> Result<Vec<RawObject>, CompletionError> {
-    let calls: Option<Vec<&RawValue>> = serde_json::from_str(raw)?;
+    let calls: Option<UpTo<&RawValue, MAX_CALLS>> = serde_json::from_str(raw)?;
     let object = |call: &RawValue| RawObject::parse(Bytes::copy_from_slice(call.get().as_bytes()));
-    Ok(calls.into_iter().flatten().map(object).collect::<Result<_, _>>()?)
+    Ok(calls.into_iter().flat_map(|UpTo(calls)| calls).map(object).collect::<Result<_, _>>()?)
 }
 
 impl From<JsonError> for CompletionError {
@@ -163,6 +170,23 @@ mod tests {
         assert_eq!(c.content.as_deref(), Some("hi é"));
         assert!(c.tool_calls.is_none() && !c.refused && c.logprobs.is_none() && c.usage.is_none());
         assert_eq!(c.finish_reason.as_deref(), Some("stop"));
+    }
+
+    #[test]
+    fn a_message_has_as_many_calls_as_are_held_and_one_past_that_is_none() {
+        let with = |calls: usize| {
+            let calls = vec!["{}"; calls].join(",");
+            let json = format!(r#"{{"choices":[{{"message":{{"tool_calls":[{calls}]}}}}]}}"#);
+            Completion::parse(json.as_bytes())
+        };
+        assert!(with(MAX_CALLS).unwrap().tool_calls.is_some());
+        assert!(with(MAX_CALLS + 1).is_err());
+    }
+
+    #[test]
+    fn the_first_choice_is_read_and_no_other() {
+        let c = Completion::parse(br#"{"choices":[{"message":{"content":"a"}},{"message":1},7]}"#).unwrap();
+        assert_eq!(c.content.as_deref(), Some("a"));
     }
 
     #[test]

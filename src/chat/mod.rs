@@ -11,6 +11,7 @@ mod collected;
 mod completion;
 mod conversation;
 mod error;
+mod listed;
 mod object;
 mod pieces;
 mod reasoning;

@@ -2,6 +2,7 @@
 
 mod account;
 mod ask;
+mod dumps;
 mod envoy_config;
 mod health;
 mod operators;
@@ -43,7 +44,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve Envoy's external processing.
-    Serve(ConfigFile),
+    Serve(Serve),
     /// Report everything that is wrong with a configuration, and do nothing else.
     Check(ConfigFile),
     /// Print the JSON Schema of the configuration.
@@ -65,6 +66,15 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
+struct Serve {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Let the system dump this process's memory, and debuggers look into it. It holds keys, prompts and answers.
+    #[arg(long)]
+    allow_core_dumps: bool,
+}
+
+#[derive(Debug, Args)]
 struct ConfigFile {
     /// The configuration: YAML, TOML or JSON, by extension.
     #[arg(short, long = "config", value_name = "FILE")]
@@ -74,8 +84,15 @@ struct ConfigFile {
 impl Cli {
     /// Runs the command.
     pub async fn run(self) -> ExitCode {
+        // Before anything is read that is a secret.
+        if !matches!(self.command, Command::Serve(Serve { allow_core_dumps: true, .. }))
+            && let Err(error) = dumps::forbid()
+        {
+            // It goes on as programs do. Whoever closed our output does not want to hear of it.
+            let _ = writeln!(io::stderr(), "consort: core dumps cannot be turned off: {error}");
+        }
         let ran = match self.command {
-            Command::Serve(ConfigFile { config }) => serve(config).await,
+            Command::Serve(Serve { file, .. }) => serve(file.config).await,
             Command::Check(ConfigFile { config }) => {
                 let loaded = config::load(&config);
                 check(&config, loaded, &mut io::stdout(), &mut io::stderr())

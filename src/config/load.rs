@@ -1,13 +1,13 @@
 //! From a file and the environment to one tree of values.
 
 use std::collections::HashMap;
-use std::fs;
 
 use config::{ConfigError, FileFormat, ValueKind};
 use serde_json::{Map, Number, Value};
+use zeroize::Zeroize as _;
 
 use super::problem::{Path, Problems, Report, Segment};
-use super::{Config, interpolate, resolve, structure};
+use super::{Config, interpolate, resolve, structure, text};
 use crate::upstream::Pools;
 
 /// What an environment variable that overrides a key begins with.
@@ -73,13 +73,18 @@ pub fn load_with(path: &std::path::Path, pools: &Pools) -> Result<Config, Proble
             "{name}: cannot tell the format: expected a name that ends in .yaml, .yml, .toml or .json"
         )));
     };
-    let text = fs::read_to_string(path)
-        .map_err(|error| Problems::with_file(format!("{name}: cannot be read: {error}")))?;
+    let unreadable =
+        |error: &dyn std::error::Error| Problems::with_file(format!("{name}: cannot be read: {error}"));
+    let text = text::read(path).map_err(|error| unreadable(&error))?;
+    let text = std::str::from_utf8(&text).map_err(|error| unreadable(&error))?;
     // Not `vars`, which panics over a variable that is not Unicode, whosever it is.
-    let environment = std::env::vars_os()
+    let mut environment: Environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    Source { name: &name, text: &text, format, environment: &environment }.load_with(pools)
+    let config = Source { name: &name, text, format, environment: &environment }.load_with(pools);
+    // The process's own environment stays as it is: nothing safe can erase that.
+    environment.values_mut().for_each(|value| value.zeroize());
+    config
 }
 
 impl Source<'_> {
@@ -117,13 +122,19 @@ impl Source<'_> {
         let environment = config::Environment::with_prefix(PREFIX)
             .separator(SEPARATOR)
             .try_parsing(true)
-            .source(Some(self.environment.clone().into_iter().collect()));
+            .source(Some(self.overrides()));
         let merged = config::Config::builder()
             .add_source(config::File::from_str(self.text, format))
             .add_source(environment)
             .build()
             .map_err(|error| Problems::with_file(syntax(self.name, error)))?;
         Ok(json(merged.cache, &Path::root(), report))
+    }
+
+    /// The variables that override keys. The others are not handed on: some of them are secrets.
+    fn overrides(&self) -> config::Map<String, String> {
+        let ours = self.environment.iter().filter(|(name, _)| override_path(name).is_some());
+        ours.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
     /// Names the environment variable that wrote at `path`: it is not in the file that an operator

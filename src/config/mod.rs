@@ -19,6 +19,7 @@ mod secret;
 mod structure;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::fmt;
 use std::path::PathBuf;

@@ -9,6 +9,7 @@ use jsonschema::ValidationError;
 use jsonschema::error::ValidationErrorKind as Kind;
 use jsonschema::paths::{Location, LocationSegment};
 use serde_json::{Map, Value};
+use zeroize::Zeroize as _;
 
 use super::json_schema::json_schema;
 use super::problem::{Path, Report, Segment, did_you_mean};
@@ -34,15 +35,27 @@ pub(super) fn read(mut tree: Value, report: &mut Report) -> Option<File> {
             cut(&mut tree, path.segments());
         }
     }
-    deserialize(tree, report)
+    let file = deserialize(&mut tree, report);
+    erase(&mut tree);
+    file
+}
+
+/// Leaves no text of a tree in memory: secrets have been in it.
+fn erase(tree: &mut Value) {
+    match tree {
+        Value::String(text) => text.zeroize(),
+        Value::Array(items) => items.iter_mut().for_each(erase),
+        Value::Object(members) => members.values_mut().for_each(erase),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 /// Reads `tree`, which fits the schema. What the schema lets through and Rust's types do not is an
 /// integer written as `2.0`, or one too large.
-fn deserialize(mut tree: Value, report: &mut Report) -> Option<File> {
+fn deserialize(tree: &mut Value, report: &mut Report) -> Option<File> {
     let mut places = HashSet::new();
     loop {
-        let error = match serde_path_to_error::deserialize(&tree) {
+        let error = match serde_path_to_error::deserialize(&*tree) {
             Ok(file) => return Some(file),
             Err(error) => error,
         };
@@ -59,7 +72,7 @@ fn deserialize(mut tree: Value, report: &mut Report) -> Option<File> {
         report.add(path.clone(), "cannot be read: expected an integer without a fraction, within 64 bits");
         // An element of a list that cannot be empty goes with its list.
         let place = path.upwards().find(|place| places.insert(place.clone()))?;
-        cut(&mut tree, place.segments());
+        cut(tree, place.segments());
     }
 }
 
@@ -119,6 +132,7 @@ fn describe(error: &ValidationError<'_>, schema: &Value) -> Vec<Finding> {
         | Kind::ExclusiveMaximum { .. } => {
             range(keyword("minimum"), keyword("maximum"), keyword("exclusiveMinimum"))
         }
+        Kind::MaxLength { limit } => format!("must have at most {limit} characters"),
         Kind::MinLength { .. } | Kind::MinItems { .. } => "must not be empty".to_owned(),
         _ => error.masked_with("the value").to_string(),
     };

@@ -95,6 +95,8 @@ pub struct Ensemble {
     pub when: Option<When>,
     /// Where the others go: Envoy routes them by this model's name.
     pub otherwise: Option<Arc<DirectModel>>,
+    /// How many of its runs may be in flight, whoever asks; none without a cap of its own.
+    pub max_inflight: Option<NonZeroUsize>,
     /// How much each caller may ask; none without a limit.
     pub rate_limit: Option<RateLimit>,
     /// What it may spend in a day; none without a bound.
@@ -129,6 +131,7 @@ impl Ensemble {
             overrides: Overrides::default(),
             trace: Trace::Off,
             reasoning: Reasoning::Pass,
+            max_inflight: None,
             rate_limit: None,
             budget: None,
         }
@@ -137,7 +140,12 @@ impl Ensemble {
     /// The same within another one's limits and budget.
     #[must_use]
     pub fn limited_as(self, other: &Self) -> Self {
-        Self { rate_limit: other.rate_limit.clone(), budget: other.budget, ..self }
+        Self {
+            max_inflight: other.max_inflight,
+            rate_limit: other.rate_limit.clone(),
+            budget: other.budget,
+            ..self
+        }
     }
 
     /// Reads a request that it is to answer.

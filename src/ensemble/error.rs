@@ -273,6 +273,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_providers_words_are_passed_on_up_to_their_bounds() {
+        let error = |message: usize, word: usize| {
+            let text = |bytes| "x".repeat(bytes);
+            let error =
+                ProviderError { message: text(message), param: Some(text(word)), code: Some(text(word)) };
+            let safe = made_safe(&error, "team", std::iter::empty());
+            [safe.message.len(), safe.param.unwrap().len(), safe.code.unwrap().len()]
+        };
+        assert_eq!(error(4096, 128), [4096, 128, 128]);
+        assert_eq!(error(4097, 129), [4096, 128, 128]);
+    }
+
+    #[test]
     fn names_are_taken_out_in_any_case_and_parts_of_words_are_left() {
         assert_eq!(without("GPT-4 and gpt-4o at gpt-4.", "gpt-4", "team"), "team and gpt-4o at team.");
         assert_eq!(without("é Model-A é", "model-a", "team"), "é team é");

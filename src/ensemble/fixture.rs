@@ -34,6 +34,7 @@ pub(crate) fn ensemble(name: &str) -> Ensemble {
         execution: Execution::Parallel,
         when: None,
         otherwise: None,
+        max_inflight: None,
         rate_limit: None,
         budget: None,
         overrides: Overrides::default(),

@@ -113,7 +113,7 @@ impl Runner {
         let mut account = Account::open(&self.decisions, about, panel).traced(span);
         account.wished(&context.applied, &context.ignored, context.condition_failed);
         let mut head = Head { bill: account.follow_cost(), ..Head::of(&ensemble) };
-        let Some(permit) = self.admission.admit() else {
+        let Some(permit) = self.admission.admit_of(&ensemble.name, ensemble.max_inflight) else {
             return Err(failed(&mut account, &head, &RunError::Overloaded));
         };
         let demand = Demand {

@@ -207,6 +207,15 @@ mod tests {
     }
 
     #[test]
+    fn an_id_of_the_bound_is_kept_and_a_longer_one_is_none() {
+        for (bytes, is_kept) in [(128, true), (129, false)] {
+            let id = "x".repeat(bytes);
+            let head = head(&[("x-request-id", &id)]);
+            assert_eq!((*head.request_id() == *id, head.passed().request_id.is_some()), (is_kept, is_kept));
+        }
+    }
+
+    #[test]
     fn what_travels_on_is_read_and_the_credential_is_marked() {
         let head = head(&[
             ("x-request-id", "r"),

@@ -1,5 +1,10 @@
 //! Whether an alias's request is one that Consort itself made.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+
 use super::Setup;
 use super::headers::RequestHead;
 use crate::chat::ApiError;
@@ -24,11 +29,30 @@ pub(super) fn marked(head: &RequestHead, body: &[u8], setup: &Setup) -> Marked {
     };
     let digest = || signing::digest([body]);
     match marker::check(text, digest, &setup.settings.secrets, &setup.spent, signing::now()) {
-        None => Marked::No,
+        None => {
+            ignored();
+            Marked::No
+        }
         Some(Ok(())) => Marked::Ours,
         Some(Err(refused)) => {
             metrics::loop_refused(refused.label());
             Marked::Looping(Box::new(loop_detected()))
         }
+    }
+}
+
+/// How often a log line tells of markers that mean nothing: callers may send as many as they like.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// Counts a marker that nobody of ours has made, and tells of it once a minute.
+fn ignored() {
+    static TOLD: Mutex<Option<Instant>> = Mutex::new(None);
+    metrics::marker_ignored();
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if told.is_none_or(|at| at.elapsed() >= TOLD_EVERY) {
+        *told = Some(Instant::now());
+        warn!(
+            "a marker means nothing here: a caller has made it up, or a replica signs with another secret (`signing`)"
+        );
     }
 }

@@ -1,7 +1,9 @@
 //! The cap on runs in flight.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +23,8 @@ pub struct Admission {
 #[derive(Debug, Default)]
 struct Runs {
     inflight: AtomicUsize,
+    /// How many of them are of an alias with a cap of its own; one without any is not there.
+    of_alias: Mutex<HashMap<Arc<str>, usize>>,
     /// The last of them has ended.
     idle: Notify,
     cut: CancellationToken,
@@ -31,6 +35,8 @@ struct Runs {
 pub struct Permit {
     runs: Arc<Runs>,
     shown: Gauge,
+    /// The alias among whose runs it counts, where that has a cap.
+    alias: Option<Arc<str>>,
 }
 
 impl Admission {
@@ -50,7 +56,23 @@ impl Admission {
         let one_more = |inflight| (inflight < self.max).then_some(inflight + 1);
         self.runs.inflight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
         self.shown.increment(1.0);
-        Some(Permit { runs: Arc::clone(&self.runs), shown: self.shown.clone() })
+        Some(Permit { runs: Arc::clone(&self.runs), shown: self.shown.clone(), alias: None })
+    }
+
+    /// A place for a run of this alias, unless all are taken, or as many as the alias may have by its own cap. Runs
+    /// that were admitted without a cap of the alias do not count towards one.
+    pub fn admit_of(&self, alias: &Arc<str>, max: Option<NonZeroUsize>) -> Option<Permit> {
+        let mut permit = self.admit()?;
+        if let Some(max) = max {
+            let mut of_alias = self.runs.of_alias();
+            let count = of_alias.entry(Arc::clone(alias)).or_default();
+            if *count >= max.get() {
+                return None;
+            }
+            *count += 1;
+            permit.alias = Some(Arc::clone(alias));
+        }
+        Some(permit)
     }
 
     /// Waits until no run is in flight.
@@ -76,8 +98,27 @@ impl Admission {
     }
 }
 
+impl Runs {
+    fn of_alias(&self) -> MutexGuard<'_, HashMap<Arc<str>, usize>> {
+        self.of_alias.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ended_of(&self, alias: &Arc<str>) {
+        let mut of_alias = self.of_alias();
+        if let Some(count) = of_alias.get_mut(alias) {
+            *count -= 1;
+            if *count == 0 {
+                of_alias.remove(alias);
+            }
+        }
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
+        if let Some(alias) = &self.alias {
+            self.runs.ended_of(alias);
+        }
         self.shown.decrement(1.0);
         if self.runs.inflight.fetch_sub(1, Ordering::Release) == 1 {
             self.runs.idle.notify_waiters();
@@ -110,6 +151,24 @@ mod tests {
         assert!(third.is_some() && admission.with_max(2).admit().is_none());
         drop((second, third));
         assert!(lower.admit().is_some());
+    }
+
+    #[test]
+    fn an_alias_has_as_many_runs_as_its_own_cap_says_and_takes_no_place_beyond() {
+        let admission = Admission::new(4);
+        let (a, b, two) = (Arc::from("a"), Arc::from("b"), NonZeroUsize::new(2));
+        let places = [admission.admit_of(&a, two), admission.with_max(9).admit_of(&a, two)];
+        assert!(places.iter().all(Option::is_some), "up to the cap");
+        assert!(admission.admit_of(&a, two).is_none(), "one past it");
+        let others = [admission.admit_of(&b, two), admission.admit_of(&a, None)];
+        assert!(others.iter().all(Option::is_some), "another alias, and none that is capped");
+        assert!(
+            admission.admit_of(&b, two).is_none(),
+            "who was refused has taken no place of all, nor has the alias"
+        );
+        drop((others, places));
+        assert!(admission.runs.of_alias().is_empty(), "nothing is kept of aliases without runs");
+        assert!(admission.admit_of(&a, two).is_some());
     }
 
     #[tokio::test(start_paused = true)]

@@ -29,7 +29,7 @@ const BOTTOM: [&str; 2] = ["chat", "signing"];
 const CONFIG: (&str, &[&str]) = ("config", &["main", "cli", "app"]);
 
 /// Crates that are one module's business.
-const RESERVED: [(&str, &[&str]); 16] = [
+const RESERVED: [(&str, &[&str]); 18] = [
     ("envoy_types", &["ext_proc"]),
     ("hyper", &["upstream", "http"]),
     // Spans are exported over HTTP, below the layer that calls providers, and Envoy's admin interface is asked by it.
@@ -49,6 +49,10 @@ const RESERVED: [(&str, &[&str]); 16] = [
     ("opentelemetry_sdk", &["telemetry"]),
     ("tower_service", &["upstream"]),
     ("minijinja", &["envoy_config"]),
+    // What is asked of the system for the process as a whole.
+    ("rustix", &["cli"]),
+    // Secrets come in by the configuration.
+    ("zeroize", &["config"]),
 ];
 
 /// Files that are longer than a reader likes, and why.

@@ -281,3 +281,17 @@ models:
         metrics.text()
     );
 }
+
+#[tokio::test]
+async fn a_marker_of_nobodys_is_counted_and_told_of_once() {
+    let stack = Options::new().config(SIGNING).start().await;
+    for _ in 0..3 {
+        let answer = stack.ask(json!({})).header(MARKER, "made.up").send().await;
+        assert_eq!(answer.status, 200, "it is a caller's request");
+    }
+    let metrics = http::get(stack.service.admin(), "/metrics").send().await;
+    assert!(metrics.text().contains("consort_markers_ignored_total 3\n"), "{}", metrics.text());
+    let told =
+        |line: &Value| line["fields"]["message"].as_str().is_some_and(|m| m.starts_with("a marker means"));
+    assert_eq!(stack.service.logs().iter().filter(|line| told(line)).count(), 1);
+}

@@ -117,6 +117,7 @@ impl Resolver<'_> {
             execution: draft.execution()?,
             when: if_written(when)?,
             otherwise: if_written(otherwise)?,
+            max_inflight: ensemble.max_inflight.and_then(NonZeroUsize::new),
             rate_limit,
             budget: limits::budget(ensemble.budget),
             overrides: overrides?,

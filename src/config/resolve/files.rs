@@ -1,10 +1,12 @@
 //! The files that a configuration names.
 
-use std::fs;
 use std::path::PathBuf;
+
+use zeroize::Zeroizing;
 
 use crate::config::interpolate::Written;
 use crate::config::problem::{Path, Report};
+use crate::config::text;
 
 /// Reads files, and tells the report which.
 pub(super) struct Files<'a> {
@@ -17,8 +19,13 @@ impl<'a> Files<'a> {
     }
 
     /// What stands in the file that is named at `path`.
-    pub(super) fn read(&mut self, path: &Path, file: &str, report: &mut Report) -> Option<Vec<u8>> {
-        let text = fs::read(file).map_err(|error| {
+    pub(super) fn read(
+        &mut self,
+        path: &Path,
+        file: &str,
+        report: &mut Report,
+    ) -> Option<Zeroizing<Vec<u8>>> {
+        let text = text::read(file).map_err(|error| {
             let shown = self.written.show(path, file);
             report.add(path.clone(), format!("cannot read \"{shown}\": {error}"));
         });

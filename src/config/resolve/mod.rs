@@ -153,6 +153,7 @@ fn decisions(written: &schema::Decisions) -> Sinks {
         file: file.map(|file| DecisionFile { path: file.path.as_str().into(), max_bytes: file.max_bytes }),
         stdout: written.stdout,
         ring: written.ring,
+        ring_bytes: written.ring_bytes,
         max_content_bytes: written.include_content.then_some(written.max_content_bytes),
     }
 }

@@ -39,7 +39,7 @@ pub(super) struct Network<'a> {
 impl Network<'_> {
     pub(super) fn client(
         &self,
-        max_response_bytes: usize,
+        limits: &schema::Limits,
         around: &mut Around<'_, '_>,
         report: &mut Report,
     ) -> Option<Client> {
@@ -49,7 +49,8 @@ impl Network<'_> {
             connect_timeout: Duration::from_millis(self.provider.connect_timeout_ms),
             first_byte_timeout: bound(self.provider.first_byte_timeout_ms),
             idle_timeout: bound(self.provider.idle_timeout_ms),
-            max_response_bytes,
+            max_response_bytes: limits.max_response_bytes,
+            max_event_bytes: limits.max_event_bytes,
             tls: tls?,
             http2: match self.provider.http2 {
                 schema::Http2::Auto => Http2::Negotiated,

@@ -1,5 +1,6 @@
 //! What callers may change, or form, by headers.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,6 +79,7 @@ impl Resolver<'_> {
             execution: Execution::Parallel,
             when: None,
             otherwise: None,
+            max_inflight: ad_hoc.max_inflight.and_then(NonZeroUsize::new),
             rate_limit,
             budget: limits::budget(ad_hoc.budget),
             overrides: Overrides {

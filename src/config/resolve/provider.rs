@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue, Uri};
+use zeroize::Zeroizing;
 
 use super::files::Files;
 use super::network::{Around, Network};
@@ -32,7 +33,7 @@ pub(super) fn resolve<'a>(
         let reader = Reader { path: list.index(i), provider };
         let base_url = reader.base_url(report);
         let network = Network { path: &reader.path, provider, base_url: base_url.as_ref() };
-        let client = network.client(file.limits.max_response_bytes, around, report);
+        let client = network.client(&file.limits, around, report);
         let resolved = reader.provider(base_url, client, around.files, report);
         let name = provider.name.as_str();
         if providers.insert(name, resolved.map(Arc::new)).is_some() {
@@ -155,7 +156,7 @@ impl Reader<'_> {
             (None, Some(file)) => {
                 let path = self.path.key("api_key_file");
                 let text = files.read(&path, file, report)?;
-                let text = String::from_utf8(text).unwrap_or_default();
+                let text = std::str::from_utf8(&text).unwrap_or_default();
                 (path, text.trim_end_matches(['\r', '\n']).to_owned().into())
             }
         };
@@ -164,7 +165,8 @@ impl Reader<'_> {
             return None;
         }
         let (name, scheme) = self.header();
-        match HeaderValue::try_from(format!("{scheme}{}", key.expose())) {
+        let value = Zeroizing::new(format!("{scheme}{}", key.expose()));
+        match HeaderValue::from_str(&value) {
             Ok(mut value) => {
                 value.set_sensitive(true);
                 Some(Credential::Fixed { name, value })

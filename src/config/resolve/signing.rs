@@ -1,5 +1,7 @@
 //! What Consort signs with.
 
+use zeroize::Zeroizing;
+
 use super::files::Files;
 use crate::config::problem::{Path, Report};
 use crate::config::schema::File;
@@ -13,7 +15,9 @@ pub(super) fn secrets(file: &File, files: &mut Files<'_>, report: &mut Report) -
     let path = Path::root().key("signing");
     let written = file.signing.secrets.iter().enumerate();
     let mut secrets: Vec<_> = written
-        .map(|(i, secret)| (path.key("secrets").index(i), Some(secret.expose().as_bytes().to_vec())))
+        .map(|(i, secret)| {
+            (path.key("secrets").index(i), Some(Zeroizing::new(secret.expose().as_bytes().to_vec())))
+        })
         .collect();
     for (i, name) in file.signing.secret_files.iter().enumerate() {
         let path = path.key("secret_files").index(i);
@@ -30,7 +34,7 @@ pub(super) fn secrets(file: &File, files: &mut Files<'_>, report: &mut Report) -
                 report.add(path, what);
                 sound.push(None);
             }
-            Some(secret) if secret == EXAMPLE => {
+            Some(secret) if *secret == EXAMPLE => {
                 let what = "is an example that everybody knows; `openssl rand -base64 32` prints a secret";
                 report.add(path, what);
                 sound.push(None);
@@ -38,12 +42,13 @@ pub(super) fn secrets(file: &File, files: &mut Files<'_>, report: &mut Report) -
             read => sound.push(read),
         }
     }
-    let sound: Vec<Vec<u8>> = sound.into_iter().collect::<Option<_>>()?;
-    Some(Secrets::new(sound.iter().map(Vec::as_slice)).unwrap_or_else(Secrets::of_process))
+    let sound: Vec<Zeroizing<Vec<u8>>> = sound.into_iter().collect::<Option<_>>()?;
+    Some(Secrets::new(sound.iter().map(|secret| secret.as_slice())).unwrap_or_else(Secrets::of_process))
 }
 
-fn without_newline(mut text: Vec<u8>) -> Vec<u8> {
+fn without_newline(mut text: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
     let newlines = text.iter().rev().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-    text.truncate(text.len() - newlines);
+    let length = text.len() - newlines;
+    text.truncate(length);
     text
 }

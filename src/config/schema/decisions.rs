@@ -14,6 +14,9 @@ pub struct Decisions {
     /// How many of the newest are kept in memory for those who ask; 0 keeps none.
     #[schemars(range(min = 0, max = 100_000))]
     pub ring: usize,
+    /// How much memory these may take, in bytes; the oldest go where there is no room.
+    #[schemars(range(min = 1))]
+    pub ring_bytes: usize,
     /// Whether they hold texts: the last user message, what members and judges said, the answer.
     pub include_content: bool,
     /// How much is kept of each text, in bytes.
@@ -23,7 +26,14 @@ pub struct Decisions {
 
 impl Default for Decisions {
     fn default() -> Self {
-        Self { file: None, stdout: false, ring: 1000, include_content: false, max_content_bytes: 4096 }
+        Self {
+            file: None,
+            stdout: false,
+            ring: 1000,
+            ring_bytes: 64 * 1024 * 1024,
+            include_content: false,
+            max_content_bytes: 4096,
+        }
     }
 }
 

@@ -70,6 +70,10 @@ pub struct Ensemble {
     pub on_judge_failure: OnJudgeFailure,
     /// What happens with a single candidate.
     pub single_candidate: SingleCandidate,
+    /// How many runs of it may be in flight at once, whoever asks; more are refused with a 503. Default: as many as
+    /// `limits.max_inflight` leaves it.
+    #[schemars(range(min = 1))]
+    pub max_inflight: Option<usize>,
     /// How much each caller (`limits.caller_key`) may ask.
     pub rate_limit: Option<RateLimit>,
     /// What the ensemble may spend, whoever asks.

@@ -23,7 +23,7 @@ pub struct Model {
     #[schemars(length(min = 1))]
     pub provider: Option<String>,
     /// Direct model: the provider's name for it.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1, max = 2048))]
     pub model_name: Option<String>,
     /// Direct model: bound on one attempt, streaming included, in ms; 0 = none.
     #[schemars(range(min = 0, max = MAX_MS))]

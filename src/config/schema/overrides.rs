@@ -63,6 +63,9 @@ pub struct AdHoc {
     /// As in an ensemble.
     pub answer: Answer,
     /// As in an ensemble.
+    #[schemars(range(min = 1))]
+    pub max_inflight: Option<usize>,
+    /// As in an ensemble.
     pub rate_limit: Option<RateLimit>,
     /// As in an ensemble.
     pub budget: Option<Budget>,

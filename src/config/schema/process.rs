@@ -15,6 +15,9 @@ pub struct Limits {
     /// A larger response of a provider is a failed attempt.
     #[schemars(range(min = 1))]
     pub max_response_bytes: usize,
+    /// A larger server-sent event of a provider, or a longer line of one, is a failed attempt.
+    #[schemars(range(min = 1))]
+    pub max_event_bytes: usize,
     /// A larger answer to a caller is ended with an error: Envoy holds what a slow caller does not
     /// take. Each piece of a stream counts with the 192 bytes of its envelope, so that the default is
     /// some 80,000 tokens where a judge sends them one by one.
@@ -41,6 +44,7 @@ impl Default for Limits {
         Self {
             max_request_bytes: 32 * 1024 * 1024,
             max_response_bytes: 32 * 1024 * 1024,
+            max_event_bytes: 8 * 1024 * 1024,
             max_answer_bytes: 16 * 1024 * 1024,
             max_panel: 16,
             max_inflight: 4096,

@@ -78,6 +78,16 @@ fn callers_and_stores_are_told_apart_as_written() {
 }
 
 #[test]
+fn an_alias_may_have_a_cap_of_its_own() {
+    let of = |fields: &str| ensemble(&format!("panel: [{{model: a}}]{fields}")).max_inflight;
+    assert_eq!((of(""), of(", max_inflight: 3")), (None, std::num::NonZeroUsize::new(3)));
+    insta::assert_snapshot!(ensemble_problems("panel: [{model: a}], max_inflight: 0"), @"models[2].ensemble.max_inflight: must be at least 1");
+    let text = "overrides: {ad_hoc: {alias: any, models: [a, b], max_inflight: 2}}";
+    let config = yaml(&format!("{MODELS}\n{text}")).unwrap();
+    assert_eq!(config.snapshot.ensemble("any").unwrap().max_inflight, std::num::NonZeroUsize::new(2));
+}
+
+#[test]
 fn a_body_of_the_allowed_size_must_find_room() {
     insta::assert_snapshot!(problems("limits: {max_request_bytes: 100, max_held_bytes: 99}"), @"limits.max_held_bytes: must be at least `limits.max_request_bytes` (100), or no such request fits");
     assert_eq!(yaml("limits: {max_request_bytes: 100, max_held_bytes: 100}").unwrap().max_held_bytes, 100);

@@ -127,6 +127,8 @@ fn a_quorum_is_not_clamped() {
 
 #[test]
 fn a_panel_is_bounded() {
+    let bound = format!("panel: [{}], judge: {{model: b}}", vec!["{model: a}"; 16].join(", "));
+    assert_eq!(ensemble(&bound).panel.len(), 16);
     let members = vec!["{model: a}"; 17].join(", ");
     insta::assert_snapshot!(ensemble_problems(&format!("panel: [{members}], judge: {{model: b}}")), @"models[2].ensemble.panel: has 17 members, `limits.max_panel` allows 16");
 }

@@ -183,6 +183,7 @@ mod tests {
             assert_eq!(canonical(text), None, "{:.20}", text);
         }
         assert!(canonical(&nested(32)).is_some());
+        assert!(canonical(&format!("\"{}\"", "x".repeat(MAX_BYTES - 2))).is_some());
     }
 
     #[test]

@@ -87,6 +87,14 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_text_is_compared_as_far_as_the_bound_and_no_further() {
+        let beginning = "word ".repeat(MAX_BYTES / 5 + 1);
+        let (within, past) = (beginning.split_at(MAX_BYTES - 4).0, beginning.split_at(MAX_BYTES).0);
+        assert!(Text::of(&format!("{within}once")).similarity(&Text::of(&format!("{within}else"))) < 1.0);
+        assert_eq!(Text::of(&format!("{past} once")).similarity(&Text::of(&format!("{past} else"))), 1.0);
+    }
+
     proptest! {
         #[test]
         fn similarity_is_symmetric_bounded_and_one_for_itself(a in "[ab ]{0,12}", b in "[ab ]{0,12}") {

@@ -205,7 +205,9 @@ mod tests {
             ("Sure!\n```json\n{\"reasons\": \"{\", \"best\": \"c\"}\n```\nDone.", best(2)),
             (r#"{"best":"A"} was A's own claim. {"reasons":"…","best":"Answer B."}"#, best(1)),
             (r#"<think>{"best":"A"}</think>{"best":"(C)"}"#, best(2)),
+            (r#"<think>{"best":"A"}</think> I cannot tell."#, None),
             (r#"{"verdict":{"best":"B"}}"#, best(1)),
+            (r#"{"reasons":"x","best":"A","second":{"best":"B"}}"#, best(0)),
             (r#"{"best":"D"}"#, None),
             (r#"{"best":2}"#, None),
             (r#"{"reasons":"B is best"#, None),
@@ -259,6 +261,14 @@ mod tests {
         assert_eq!(read(r#"{"scores":{"Answer b":10,"C":11}}"#), Some(vec![None, Some(10.0), None]));
         assert_eq!(read(r#"{"scores":{"A":-1,"C":null}}"#), None);
         assert_eq!(read(r#"{"scores":[1,2,3]}"#), None);
+    }
+
+    #[test]
+    fn a_verdict_is_read_as_far_from_the_end_as_the_bound_and_no_further() {
+        let verdict = r#"{"best":"B"}"#;
+        let behind = |bytes: usize| format!("{verdict}{}", "x".repeat(bytes - verdict.len()));
+        assert!(marks(Form::Best, &behind(MAX_READ)).is_some());
+        assert_eq!(marks(Form::Best, &behind(MAX_READ + 1)), None);
     }
 
     #[test]

@@ -100,6 +100,13 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_surer_than_sure() {
+        let scores = weighted(Confidence::Logprob)
+            .scores(&[candidate(1.0, Some(&[700.0])), candidate(1.0, Some(&[0.0]))]);
+        assert_eq!(scores, [1.0, 1.0]);
+    }
+
+    #[test]
     fn where_one_member_gave_no_logprobs_weights_alone_count() {
         for silent in [None, Some(&[][..]), Some(&[f64::NAN][..])] {
             let scores = weighted(Confidence::Logprob)

@@ -183,6 +183,20 @@ fn an_expression_is_bounded_in_length_and_depth() {
 }
 
 #[test]
+fn what_lies_deeper_than_the_bound_is_not_read() {
+    let holds = |depth: usize| {
+        let nested = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        holds(
+            "request.messages == 1",
+            &format!(r#"{{"messages":[{{"role":"user","content":{nested}}}]}}"#),
+            &[],
+        )
+    };
+    assert_eq!(holds(100), Ok(true));
+    assert!(holds(200_000).is_ok(), "and takes no stack");
+}
+
+#[test]
 fn the_dearest_expressions_end_soon() {
     let words: Vec<String> = (0..200).map(|i| format!("'{i}'")).collect();
     let text = "a".repeat(1 << 20);

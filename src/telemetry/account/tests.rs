@@ -102,3 +102,14 @@ async fn every_attempt_has_its_times_and_one_that_never_ends_ends_with_its_call(
     assert_eq!(b, (Some(15.0), 0.0, "5+66 cancelled None".to_owned()));
     assert_eq!(account.decision.quorum_ms, Some(70.0));
 }
+
+#[test]
+fn a_text_is_kept_up_to_the_bound_and_cut_past_it() {
+    let sinks = crate::telemetry::Sinks { max_content_bytes: Some(4), ..Default::default() };
+    let about = About { request_id: "r", alias: "team", strategy: "judge", quorum: 2, door: Door::default() };
+    let mut account = Account::open(&Decisions::open(&sinks).unwrap(), about, std::iter::empty());
+    for (text, kept) in [("four", "four"), ("fours", "four"), ("fouré", "four"), ("fooé", "foo")] {
+        account.asked(text);
+        assert_eq!(account.decision.question.as_deref(), Some(kept));
+    }
+}

@@ -26,7 +26,7 @@ pub use self::watch::{Told, Watch};
 pub struct Decisions(Option<Arc<Hub>>);
 
 /// Where decisions go, besides the log.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sinks {
     /// A file of JSON lines.
     pub file: Option<DecisionFile>,
@@ -34,8 +34,17 @@ pub struct Sinks {
     pub stdout: bool,
     /// How many of the newest are kept in memory for those who ask.
     pub ring: usize,
+    /// How much memory these may take, in bytes of their encoded form.
+    pub ring_bytes: usize,
     /// How much of each text is kept, in bytes; none keeps no texts.
     pub max_content_bytes: Option<usize>,
+}
+
+impl Default for Sinks {
+    /// Nowhere.
+    fn default() -> Self {
+        Self { file: None, stdout: false, ring: 0, ring_bytes: usize::MAX, max_content_bytes: None }
+    }
 }
 
 /// A file of JSON lines.
@@ -94,8 +103,12 @@ impl Decisions {
         // Processes that follow each other count on, which a watcher of both relies on.
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let first = u64::try_from(since_1970.as_micros()).unwrap_or(0);
-        let kept =
-            Kept { ring: Ring::new(sinks.ring, first), watchers: Vec::new(), writers, is_closed: false };
+        let kept = Kept {
+            ring: Ring::new(sinks.ring, sinks.ring_bytes, first),
+            watchers: Vec::new(),
+            writers,
+            is_closed: false,
+        };
         Ok(Self(Some(Arc::new(Hub {
             max_content_bytes: sinks.max_content_bytes,
             runs: AtomicU64::new(0),

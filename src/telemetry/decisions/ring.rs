@@ -3,12 +3,17 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use prost::Message as _;
+
 use super::Decision;
 
-/// The newest decisions, as many as are to be kept, and the count of all.
+/// The newest decisions, as many as are to be kept and find room, and the count of all.
 #[derive(Debug)]
 pub(super) struct Ring {
     size: usize,
+    max_bytes: usize,
+    /// What the kept ones take, by their encoded sizes.
+    bytes: usize,
     kept: VecDeque<Arc<Decision>>,
     /// The sequence before the first one of this process.
     first: u64,
@@ -16,9 +21,9 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// An empty ring of this size; the sequences that it gives out are greater than `first`.
-    pub(super) fn new(size: usize, first: u64) -> Self {
-        Self { size, kept: VecDeque::new(), first, last: first }
+    /// An empty ring of this size, in decisions and in bytes; the sequences that it gives out are greater than `first`.
+    pub(super) fn new(size: usize, max_bytes: usize, first: u64) -> Self {
+        Self { size, max_bytes, bytes: 0, kept: VecDeque::new(), first, last: first }
     }
 
     /// The next sequence.
@@ -27,15 +32,17 @@ impl Ring {
         self.last
     }
 
-    /// Keeps a decision, in the place of the oldest one where there is no other.
+    /// Keeps a decision, in the place of the oldest ones where there is no other.
     pub(super) fn push(&mut self, decision: Arc<Decision>) {
         if self.size == 0 {
             return;
         }
-        if self.kept.len() == self.size {
-            self.kept.pop_front();
-        }
+        self.bytes += decision.encoded_len();
         self.kept.push_back(decision);
+        while self.kept.len() > self.size || self.bytes > self.max_bytes {
+            let Some(oldest) = self.kept.pop_front() else { break };
+            self.bytes -= oldest.encoded_len();
+        }
     }
 
     /// The kept ones after this one, oldest first.

@@ -63,6 +63,25 @@ fn the_newest_are_kept_in_the_order_in_which_they_ended() {
     );
 }
 
+#[test]
+fn the_newest_are_kept_as_far_as_their_bytes_find_room() {
+    let size = prost::Message::encoded_len(&Decision { sequence: u64::MAX, ..of("a", Outcome::Full) });
+    let kept = |ring_bytes, aliases: &[&str]| {
+        let decisions = decisions(Sinks { ring: 9, ring_bytes, ..Sinks::default() });
+        aliases.iter().for_each(|alias| decisions.take(of(alias, Outcome::Full)));
+        decisions.recent(&Wanted::default(), 0, 9).iter().map(|d| d.alias.clone()).collect::<Vec<_>>()
+    };
+    // A sequence is shorter than the longest one there is.
+    let size = size - 2;
+    assert_eq!(kept(3 * size, &["a", "b", "c"]), ["a", "b", "c"], "up to the bound");
+    assert_eq!(kept(3 * size - 1, &["a", "b", "c"]), ["b", "c"], "one past it");
+    assert_eq!(
+        kept(3 * size, &["a", "b", &"c".repeat(3 * size)]),
+        [""; 0],
+        "one that has no room leaves none"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_watcher_is_told_of_what_is_kept_and_then_of_what_happens_and_of_nothing_twice() {
     let decisions = ring(2);

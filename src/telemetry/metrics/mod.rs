@@ -98,6 +98,13 @@ pub fn loop_refused(reason: &'static str) {
     }
 }
 
+/// Counts a marker that is nobody's, where metrics are installed.
+pub fn marker_ignored() {
+    if let Some(metrics) = INSTALLED.get() {
+        metrics.series().scribe().count(&MARKERS_IGNORED, &[], 1);
+    }
+}
+
 /// Where requests that name no alias are counted: to be made once, for a path that every request takes.
 pub fn passed_through() -> Counter {
     counter!(PASSTHROUGH.name)
@@ -172,6 +179,7 @@ impl Metrics {
         for why in LOOPS {
             scribe.count(&LOOPS_REFUSED, &[why], 0);
         }
+        scribe.count(&MARKERS_IGNORED, &[], 0);
         for (alias, strategy) in ensembles {
             announce_ensemble(&mut scribe, alias, strategy);
         }

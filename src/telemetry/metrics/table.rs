@@ -156,6 +156,12 @@ pub const LOOPS_REFUSED: Metric = counter(
     &["reason"],
     "Calls of Consort's own that came back and were refused: their marker was expired, replayed, one more than can be remembered (`full`) or for another body, or they came to the HTTP door.",
 );
+/// Markers of nobody's.
+pub const MARKERS_IGNORED: Metric = counter(
+    "consort_markers_ignored_total",
+    &[],
+    "Markers that nobody with the same `signing` has made: a caller's invention, or a replica's that signs otherwise. The request is taken for a caller's.",
+);
 /// Wishes that were not granted.
 pub const IGNORED_HEADERS: Metric = counter(
     "consort_ignored_headers_total",
@@ -301,7 +307,7 @@ pub const BUILD_INFO: Metric =
     gauge("consort_build_info", Unit::Count, &["version"], "Always 1; its label is the running version.");
 
 /// Every metric, in the order in which the documentation has them.
-pub const ALL: [&Metric; 33] = [
+pub const ALL: [&Metric; 34] = [
     &REQUESTS,
     &REQUEST_DURATION,
     &ERRORS,
@@ -313,6 +319,7 @@ pub const ALL: [&Metric; 33] = [
     &HANDOFFS,
     &TICKETS_REFUSED,
     &LOOPS_REFUSED,
+    &MARKERS_IGNORED,
     &IGNORED_HEADERS,
     &CONDITION_FAILURES,
     &MEMBER_CALLS,

@@ -14,6 +14,9 @@ use super::run::count;
 use crate::chat::Usage;
 use crate::telemetry::Seat;
 
+/// How much of a provider's words an attribute takes, in bytes.
+const MAX_ATTRIBUTE_BYTES: usize = 256;
+
 /// Where the spans of one call's attempts belong.
 #[derive(Debug)]
 pub struct CallTrace {
@@ -85,7 +88,8 @@ impl CallTrace {
     }
 
     /// The model that says that it answers.
-    pub fn answered_by(&self, model: String) {
+    pub fn answered_by(&self, mut model: String) {
+        cut(&mut model);
         *lock(&self.answering) = Some(model);
     }
 }
@@ -118,7 +122,9 @@ impl AttemptSpan {
 
     /// The message is whole; its usage may follow.
     pub fn finished(&mut self, reason: &str) {
-        let reasons = Value::Array(Array::String(vec![reason.to_owned().into()]));
+        let mut reason = reason.to_owned();
+        cut(&mut reason);
+        let reasons = Value::Array(Array::String(vec![reason.into()]));
         self.span.set_attribute(KeyValue::new("gen_ai.response.finish_reasons", reasons));
         self.is_settled = true;
     }
@@ -155,6 +161,11 @@ impl Drop for AttemptSpan {
     }
 }
 
+/// Exporters send a batch whole, or not at all.
+fn cut(text: &mut String) {
+    text.truncate(text.floor_char_boundary(MAX_ATTRIBUTE_BYTES));
+}
+
 fn lock(model: &Mutex<Option<String>>) -> std::sync::MutexGuard<'_, Option<String>> {
     model.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -166,6 +177,29 @@ mod tests {
     use super::*;
     use crate::telemetry::Traces;
     use crate::telemetry::decision::{Call, Decision};
+
+    #[test]
+    fn what_a_provider_calls_itself_and_its_end_is_cut_at_a_bound() {
+        let run = Traces::of(SdkTracerProvider::builder().build());
+        let run = run.run("r", "team", "judge", &TraceHeaders::default()).unwrap();
+        let asked = Asked { model: "m", alias: "a", provider: "openai", host: "h", port: 1, until: None };
+        let told = |text: &str| {
+            let trace = run.call(Seat::Member(0), &Decision::default());
+            let mut attempt = trace.attempt(asked);
+            attempt.finished(text);
+            let data = attempt.span.exported_data().unwrap();
+            trace.answered_by(text.to_owned());
+            let model = lock(&trace.answering).take().unwrap();
+            let of =
+                |key: &str| data.attributes.iter().find(|a| a.key.as_str() == key).unwrap().value.clone();
+            let Value::Array(Array::String(reasons)) = of("gen_ai.response.finish_reasons") else { panic!() };
+            assert_eq!(reasons[0].as_str(), model);
+            model.len()
+        };
+        assert_eq!(told(&"x".repeat(256)), 256);
+        assert_eq!(told(&"x".repeat(257)), 256);
+        assert_eq!(told(&"é".repeat(1000)), 256);
+    }
 
     #[test]
     fn an_attempt_plays_the_part_that_the_decision_names() {

@@ -45,7 +45,7 @@ pub(super) async fn ask(call: &Call, spoken: Spoken) -> Result<Events, Failure> 
     }
     // A provider that cannot stream answers in one piece; that is an answer, too.
     if call.stream && is_event_stream(&head.headers) {
-        let max_event_bytes = provider.client.max_response_bytes();
+        let max_event_bytes = provider.client.max_event_bytes();
         return Ok(streamed(reader, max_event_bytes, listener, Arc::clone(&call.attempts)));
     }
     let body = reader.collect().await?;

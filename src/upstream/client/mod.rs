@@ -43,6 +43,8 @@ pub struct ClientSettings {
     pub idle_timeout: Option<Duration>,
     /// A larger response is a failed attempt.
     pub max_response_bytes: usize,
+    /// A larger server-sent event, or line of one, is a failed attempt.
+    pub max_event_bytes: usize,
     /// Who is trusted, and who we are.
     pub tls: Tls,
     /// When HTTP/2 is spoken.
@@ -72,6 +74,7 @@ impl Default for ClientSettings {
             first_byte_timeout: None,
             idle_timeout: None,
             max_response_bytes: 32 << 20,
+            max_event_bytes: 8 << 20,
             tls: Tls::default(),
             http2: Http2::default(),
             proxy: None,
@@ -91,6 +94,7 @@ pub struct Client {
     first_byte_timeout: Option<Duration>,
     idle_timeout: Option<Duration>,
     max_response_bytes: usize,
+    max_event_bytes: usize,
     max_connection_age: Option<Duration>,
 }
 
@@ -121,8 +125,8 @@ impl Client {
         tcp.set_keepalive(Some(Duration::from_secs(60)));
         let proxy_authorization = settings.proxy.as_ref().and_then(Proxy::authorization).cloned();
         let (first_byte_timeout, idle_timeout) = (settings.first_byte_timeout, settings.idle_timeout);
-        let (max_response_bytes, max_connection_age) =
-            (settings.max_response_bytes, settings.max_connection_age);
+        let (max_response_bytes, max_event_bytes) = (settings.max_response_bytes, settings.max_event_bytes);
+        let max_connection_age = settings.max_connection_age;
         let max_connections = settings.max_connections.map(NonZeroUsize::get);
         let http2 = settings.http2;
         let connector = Connector::new(settings, tcp)?;
@@ -144,6 +148,7 @@ impl Client {
             first_byte_timeout,
             idle_timeout,
             max_response_bytes,
+            max_event_bytes,
             max_connection_age,
         })
     }
@@ -172,9 +177,9 @@ impl Client {
         Ok(response.map(|incoming| Reader::new(incoming, self.idle_timeout, self.max_response_bytes, slot)))
     }
 
-    /// The bound on a response.
-    pub(super) fn max_response_bytes(&self) -> usize {
-        self.max_response_bytes
+    /// The bound on a server-sent event, and on a line of one.
+    pub(super) fn max_event_bytes(&self) -> usize {
+        self.max_event_bytes
     }
 
     /// The right to take a connection; none is needed where they are unbounded, or shared.

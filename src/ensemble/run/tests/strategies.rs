@@ -229,6 +229,23 @@ mod judged {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn sixteen_verdicts_are_asked_for_at_once_and_further_ones_wait() {
+        for (members, elapsed) in
+            [(&["a", "b", "c", "a"][..], 30 + 5), (&["a", "b", "c", "a", "b"], 30 + 2 * 5)]
+        {
+            let judge = Arc::new(panel().model("judge", says(5, r#"{"reasons":"","best":"A"}"#)));
+            let mut ensemble = rank(RankMode::Pairwise);
+            ensemble.panel = members.iter().copied().map(fixture::member).collect();
+            assert_eq!(
+                answer(&judge, ensemble).await.3,
+                elapsed,
+                "{} pairs",
+                members.len() * (members.len() - 1)
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_judge_for_a_verdict_gets_the_conversation_and_the_tools_and_calls_none() {
         let caller = Arc::new(panel().model("judge", says(5, "?")));
         let mut ensemble = rank(RankMode::Listwise);

@@ -1,37 +1,20 @@
-//! What callers can make large ends at a bound.
+//! What callers can make large.
 
 use std::net::SocketAddr;
 
 use consort_testkit::eventually;
-use consort_testkit::http::{self, Answer, Call};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
-use crate::stack::{ALIAS, CHAT, Options, Stack, ms, question};
+use super::{ask, doors, post, sized};
+use crate::stack::{ALIAS, CHAT, ms};
 
-fn post(addr: SocketAddr) -> Call {
-    http::post(addr, CHAT).header("content-type", "application/json")
-}
-
-/// A question of exactly so many bytes.
-fn sized(bytes: usize) -> String {
-    let frame = question(json!({"user": ""})).to_string().len();
-    question(json!({"user": "x".repeat(bytes - frame)})).to_string()
-}
-
-async fn ask(addr: SocketAddr, bytes: usize) -> Answer {
-    post(addr).body(sized(bytes)).send().await
-}
-
-async fn doors() -> (Stack, [SocketAddr; 2]) {
-    let bounds = "limits: {max_request_bytes: 20000, max_held_bytes: 30000}";
-    let stack = Options::new().config(bounds).start().await;
-    let doors = [stack.envoy.addr(), stack.service.http()];
-    (stack, doors)
-}
+const BOUNDS: &str = "limits: {max_request_bytes: 20000, max_held_bytes: 30000}";
 
 #[tokio::test]
 async fn a_body_may_be_as_large_as_the_bound_and_not_a_byte_larger() {
-    let (_stack, doors) = doors().await;
+    let (_stack, doors) = doors(BOUNDS).await;
     for door in doors {
         assert_eq!(ask(door, 20_000).await.status.as_u16(), 200);
         let answer = ask(door, 20_001).await;
@@ -44,7 +27,7 @@ async fn a_body_may_be_as_large_as_the_bound_and_not_a_byte_larger() {
 
 #[tokio::test]
 async fn bodies_that_still_arrive_are_bounded_together() {
-    let (stack, doors) = doors().await;
+    let (stack, doors) = doors(BOUNDS).await;
     for door in doors {
         // Where the whole body comes first, it is the upload that finds no room: then once more.
         let (mut upload, refused) = eventually("a body without room", ms(10_000), async || {
@@ -76,10 +59,48 @@ async fn bodies_that_still_arrive_are_bounded_together() {
 
 #[tokio::test]
 async fn a_head_is_bounded_at_both_doors() {
-    let (_stack, doors) = doors().await;
+    let (_stack, doors) = doors(BOUNDS).await;
     for door in doors {
         let with = |bytes: usize| post(door).header("x-long", &"x".repeat(bytes)).body(sized(1000)).send();
         assert_eq!(with(40_000).await.status.as_u16(), 200);
         assert_eq!(with(70_000).await.status.as_u16(), 431);
+    }
+}
+
+/// The status of a request with so many header fields in all.
+async fn with_fields(door: SocketAddr, fields: usize) -> u16 {
+    let body = sized(1000);
+    let more: String = (3..fields).map(|i| format!("x-field-{i}: x\r\n")).collect();
+    let head = format!(
+        "POST {CHAT} HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{more}\r\n",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(door).await.expect("the door is open");
+    stream.write_all(head.as_bytes()).await.expect("written");
+    stream.write_all(body.as_bytes()).await.expect("written");
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).await.expect("an answer");
+    String::from_utf8_lossy(&status[9..]).parse().expect("a status")
+}
+
+#[tokio::test]
+async fn connections_beyond_the_bound_wait() {
+    let (stack, _) = doors("http: {max_connections: 2}").await;
+    let door = stack.service.http();
+    let open = async || TcpStream::connect(door).await.expect("the system takes it");
+    let held = [open().await, open().await];
+    let waiting = tokio::spawn(ask(door, 1000));
+    tokio::time::sleep(ms(300)).await;
+    assert!(!waiting.is_finished(), "nobody has taken the third one");
+    drop(held);
+    assert_eq!(waiting.await.expect("an answer").status.as_u16(), 200);
+}
+
+#[tokio::test]
+async fn the_fields_of_a_head_are_counted_at_both_doors() {
+    let (_stack, doors) = doors(BOUNDS).await;
+    for door in doors {
+        assert_eq!(with_fields(door, 100).await, 200, "up to the bound");
+        assert_eq!(with_fields(door, 101).await, 431, "one past it");
     }
 }
