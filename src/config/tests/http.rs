@@ -53,7 +53,7 @@ fn a_certificate_is_read_at_once() {
     std::fs::write(&cert_file, cert.pem()).unwrap();
     std::fs::write(&key_file, signing_key.serialize_pem()).unwrap();
     let tls = |cert: &str, key: &str| yaml(&format!("{{http: {{tls: {{cert: '{cert}', key: '{key}'}}}}}}"));
-    assert!(tls(&cert_file, &key_file).unwrap().connections.certificate.is_some());
+    assert!(tls(&cert_file, &key_file).unwrap().connections.tls.is_some());
     let swapped = tls(&key_file, &cert_file).unwrap_err().to_string();
     assert!(swapped.starts_with("http.tls.cert: ") && swapped.contains("holds no certificate"), "{swapped}");
 }
