@@ -38,7 +38,12 @@ pub struct ClientFiles {
 
 impl Tls {
     /// With who is found at `address`, by another name where one is given.
-    pub fn with(address: &Address, name: Option<String>, ca: String, certificate: Option<ClientFiles>) -> Self {
+    pub fn with(
+        address: &Address,
+        name: Option<String>,
+        ca: String,
+        certificate: Option<ClientFiles>,
+    ) -> Self {
         let host = match address {
             Address::Socket { host, .. } => host,
             Address::Pipe(_) => NAME,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use consort_testkit::provider::Provider;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
@@ -45,7 +45,17 @@ impl Authority {
 
     /// A certificate for `name`, in files that are written over when there is one already.
     pub fn pair(&self, name: &str) -> Pair {
-        let (certificate, key) = self.sign(name);
+        self.written(name, self.sign(name))
+    }
+
+    /// One that was good for a day, years ago.
+    pub fn expired(&self, name: &str) -> Pair {
+        let mut params = params(name);
+        (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2020, 1, 2));
+        self.written(name, self.signed(params))
+    }
+
+    fn written(&self, name: &str, (certificate, key): (rcgen::Certificate, KeyPair)) -> Pair {
         let file = |extension: &str| self.files.path().join(format!("{name}.{extension}"));
         let pair = Pair { certificate: file("pem"), key: file("key") };
         std::fs::write(&pair.certificate, certificate.pem()).expect("written");
@@ -54,8 +64,11 @@ impl Authority {
     }
 
     fn sign(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
+        self.signed(params(name))
+    }
+
+    fn signed(&self, params: CertificateParams) -> (rcgen::Certificate, KeyPair) {
         let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new([name.to_owned()]).expect("a name");
         (params.signed_by(&key, &self.issuer).expect("a certificate"), key)
     }
 
@@ -79,6 +92,10 @@ impl Authority {
         server.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         server
     }
+}
+
+fn params(name: &str) -> CertificateParams {
+    CertificateParams::new([name.to_owned()]).expect("a name")
 }
 
 /// Takes TLS off in front of something that listens, which then sees what was inside.
