@@ -56,7 +56,9 @@ impl Socket {
     /// The connections that come in. The file is there for as long as they are asked for.
     pub(super) fn into_incoming(self) -> impl Stream<Item = io::Result<UnixStream>> {
         stream::poll_fn(move |context| {
-            self.listener.poll_accept(context).map(|accepted| Some(accepted.map(|(io, _)| io)))
+            // As a whole: of its listener alone, the closure would not keep the file.
+            let socket = &self;
+            socket.listener.poll_accept(context).map(|accepted| Some(accepted.map(|(io, _)| io)))
         })
     }
 }

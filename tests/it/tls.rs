@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use consort_testkit::provider::Provider;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, date_time_ymd,
+};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
@@ -32,6 +34,8 @@ impl Authority {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Envoy takes a certificate whose subject is its issuer's for one that nobody has signed.
+        params.distinguished_name = named("an authority");
         let own = params.self_signed(&key).expect("a certificate");
         let files = tempfile::tempdir().expect("a directory");
         std::fs::write(files.path().join("ca.pem"), own.pem()).expect("written");
@@ -95,7 +99,15 @@ impl Authority {
 }
 
 fn params(name: &str) -> CertificateParams {
-    CertificateParams::new([name.to_owned()]).expect("a name")
+    let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
+    params.distinguished_name = named(name);
+    params
+}
+
+fn named(name: &str) -> DistinguishedName {
+    let mut names = DistinguishedName::new();
+    names.push(DnType::CommonName, name);
+    names
 }
 
 /// Takes TLS off in front of something that listens, which then sees what was inside.

@@ -253,7 +253,9 @@ fn spawn(program: &Path, config: &Path, dir: &Path, user: Option<(u32, u32)>) ->
     command.arg("--admin-address-path").arg(dir.join("admin"));
     command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
     if let Some((user, group)) = user {
-        chown(dir, Some(user), Some(group)).expect("root gives its directories away");
+        for path in [dir, &dir.join("stdout"), &dir.join("stderr")] {
+            chown(path, Some(user), Some(group)).expect("root gives away what it has made");
+        }
         command.uid(user).gid(group);
     }
     command.spawn().unwrap_or_else(|error| panic!("{}: {error}", program.display()))
