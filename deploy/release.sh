@@ -2,7 +2,7 @@
 # Builds a release: deploy/release.sh DIRECTORY. There will be the program, with the list of its crates inside
 # (cargo-auditable), its bill of materials (CycloneDX), and the sums of both.
 #
-# The same commit makes the same bytes wherever it lies (docs/release.md): what is compiled is told other paths than the
+# The same commit should make the same bytes wherever it lies (docs/release.md): what is compiled is told other paths than the
 # real ones, versions are pinned, and no clock is read.
 set -euo pipefail
 
