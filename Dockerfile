@@ -6,7 +6,7 @@
 # Both bases may be replaced: BASE has cargo (1.91 or newer) and a C compiler, RUNTIME has glibc as new as BASE's and
 # libgcc. Crates come from the registry, or from `vendor/` where `cargo vendor` and `.cargo/config.toml` have put them.
 # Nothing in here needs BuildKit.
-ARG BASE=rust:1.95-bookworm
+ARG BASE=rust:1.95.0-bookworm
 ARG RUNTIME=gcr.io/distroless/cc-debian12:nonroot
 
 # What dependencies are built from: manifests, and sources that say nothing. As a stage of its own it is copied by its
@@ -21,13 +21,17 @@ RUN find . -type f ! -path './vendor/*' ! -path './.cargo/*' ! -name Cargo.toml 
     done
 
 FROM ${BASE} AS build
+# The program carries the list of its crates, which scanners of images read. Empty where cargo-auditable cannot be had.
+ARG AUDITABLE=0.7.7
+WORKDIR /
+RUN [ -z "${AUDITABLE}" ] || cargo install --locked --version "${AUDITABLE}" cargo-auditable
 WORKDIR /src
 COPY --from=manifests /src .
-RUN cargo build --release --locked --package consort --package consort-testkit --lib --bins
+RUN cargo ${AUDITABLE:+auditable} build --release --locked --package consort --package consort-testkit --lib --bins
 COPY . .
 # cargo goes by times, and the sources are older than what was just built of their namesakes.
 RUN find . -name '*.rs' ! -path './vendor/*' -exec touch {} + \
- && cargo build --release --locked --package consort --package consort-testkit --lib --bins
+ && cargo ${AUDITABLE:+auditable} build --release --locked --package consort --package consort-testkit --lib --bins
 
 FROM ${RUNTIME} AS provider
 LABEL org.opencontainers.image.title="consort-provider" \

@@ -130,7 +130,8 @@ impl Installation {
         let providers = Providers::start(options, screen).await?;
         screen.row("models", providers.about(), "");
 
-        let listener = Listener::bind("listen.ext_proc", &Address::Tcp("127.0.0.1:0".to_owned())).await?;
+        let listener =
+            Listener::bind("listen.ext_proc", &Address::Tcp("127.0.0.1:0".to_owned()), 0o600).await?;
         let address = listener.address();
         let text = format!("listen:\n  ext_proc: {address}\n  admin: none\n{}", providers.config());
         let file = workspace().join("target/demo/consort.yaml");

@@ -4,7 +4,7 @@ use axum::serve::ListenerExt as _;
 use tokio::net::TcpStream;
 use tracing::warn;
 
-use super::{Error, Listener};
+use super::listener::Listener;
 use crate::http::door::{Connections, Live, router, serve};
 
 /// Answers callers until `stop`, then lets what runs finish.
@@ -13,18 +13,17 @@ pub(super) async fn open(
     listener: Option<Listener>,
     connections: Connections,
     stop: impl Future<Output = ()>,
-) -> Result<(), Error> {
+) {
     let router = router(door);
     match listener {
         Some(Listener::Tcp(tcp)) => {
             // A socket that is gone already needs no setting.
             let tcp = tcp.tap_io(|io: &mut TcpStream| drop(io.set_nodelay(true)));
-            serve(tcp, router, connections, stop).await?;
+            serve(tcp, router, connections, stop).await;
         }
-        Some(Listener::Unix(unix)) => serve(unix, router, connections, stop).await?,
+        Some(Listener::Unix(unix)) => serve(unix, router, connections, stop).await,
         None => stop.await,
     }
-    Ok(())
 }
 
 /// Tells the operator that other replicas will know no ticket and no marker of this process's.

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::{Stream, StreamExt};
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::transport::Server;
 use tonic::transport::server::{Connected, Router, TcpIncoming};
 use tonic_health::ServingStatus;
@@ -15,7 +16,7 @@ use super::{Error, Listener};
 use crate::config::Config;
 use crate::ext_proc::server::{ExternalProcessorServer, SERVICE_NAME};
 use crate::ext_proc::{Service, Setup};
-use crate::http::Lingering;
+use crate::http::{Lingering, Secured, ServerTls, secured};
 
 /// Callers that connect and vanish in one burst reset as many streams; the default of 20 would end
 /// the connection that all the others share.
@@ -30,6 +31,9 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 const MESSAGE_SLACK: usize = 2 << 20;
 /// Plain requests come through here as well: a lower bound for aliases must not refuse them.
 const MIN_MESSAGE: usize = 32 << 20;
+
+/// How long Envoy may take to agree on TLS.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Who asks for a service by name, and who asks for the process.
 const HEALTH_OF: [&str; 2] = [SERVICE_NAME, ""];
@@ -65,10 +69,11 @@ impl Grpc {
         Ok(Self { router, health })
     }
 
-    /// Serves on `listener` until `stop`, then lets what runs finish.
+    /// Serves on `listener`, in TLS where there is some, until `stop`, then lets what runs finish.
     pub(super) fn serve(
         self,
         listener: Listener,
+        tls: Option<Arc<ServerTls>>,
         stop: impl Future<Output = ()>,
     ) -> (Health, impl Future<Output = Result<(), Error>>) {
         let Self { router, health } = self;
@@ -76,22 +81,45 @@ impl Grpc {
             match listener {
                 Listener::Tcp(tcp) => {
                     let incoming = TcpIncoming::from(tcp).with_nodelay(Some(true));
-                    router.serve_with_incoming_shutdown(lingering(incoming), stop).await?;
+                    serve_on(router, incoming, tls, stop).await
                 }
-                Listener::Unix(unix) => {
-                    let incoming = UnixListenerStream::new(unix);
-                    router.serve_with_incoming_shutdown(lingering(incoming), stop).await?;
-                }
+                Listener::Unix(socket) => serve_on(router, socket.into_incoming(), tls, stop).await,
             }
-            Ok(())
         };
         (health, serving)
     }
 }
 
+async fn serve_on<I>(
+    router: Router,
+    incoming: impl Stream<Item = io::Result<I>>,
+    tls: Option<Arc<ServerTls>>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error>
+where
+    I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    match tls {
+        Some(tls) => {
+            let incoming = lingering(secured(incoming, tls, HANDSHAKE));
+            router.serve_with_incoming_shutdown(incoming, stop).await?;
+        }
+        None => router.serve_with_incoming_shutdown(lingering(incoming), stop).await?,
+    }
+    Ok(())
+}
+
 /// Connections that are closed in good order.
 fn lingering<I>(incoming: impl Stream<Item = io::Result<I>>) -> impl Stream<Item = io::Result<Lingering<I>>> {
     incoming.map(|accepted| accepted.map(Lingering::new))
+}
+
+impl<I: Connected> Connected for Secured<I> {
+    type ConnectInfo = I::ConnectInfo;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.inner().connect_info()
+    }
 }
 
 impl<I: Connected> Connected for Lingering<I> {

@@ -1,14 +1,13 @@
 //! Listeners, bound before anything is served.
 
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::{fs, io};
-
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 
 use super::Error;
+use super::socket::Socket;
 use crate::config::{Address, Config};
+
+/// The permissions of an operators' socket: it asks nobody who they are.
+const ADMIN_MODE: u32 = 0o600;
 
 /// Where a service listens.
 #[derive(Debug)]
@@ -27,9 +26,10 @@ impl Listeners {
     /// # Errors
     /// When one of them cannot be bound.
     pub async fn bind(config: &Config) -> Result<Self, Error> {
-        let ext_proc = Listener::bind("listen.ext_proc", &config.listen.ext_proc).await?;
-        let http = Listener::bind_where("listen.http", config.listen.http.as_ref()).await?;
-        let admin = Listener::bind_where("listen.admin", config.listen.admin.as_ref()).await?;
+        let listen = &config.listen;
+        let ext_proc = Listener::bind("listen.ext_proc", &listen.ext_proc, listen.socket_mode).await?;
+        let http = Listener::bind_where("listen.http", listen.http.as_ref(), listen.socket_mode).await?;
+        let admin = Listener::bind_where("listen.admin", listen.admin.as_ref(), ADMIN_MODE).await?;
         Ok(Self { ext_proc, http, admin })
     }
 }
@@ -40,26 +40,29 @@ pub enum Listener {
     /// A TCP socket.
     Tcp(TcpListener),
     /// A Unix domain socket.
-    Unix(UnixListener),
+    Unix(Socket),
 }
 
 impl Listener {
-    /// Binds the address that stands at `key` of the configuration. A Unix socket that nobody listens on any more
-    /// is replaced.
+    /// Binds the address that stands at `key` of the configuration; a Unix socket's file has these permissions.
     ///
     /// # Errors
     /// When the address cannot be bound.
-    pub async fn bind(key: &'static str, address: &Address) -> Result<Self, Error> {
+    pub async fn bind(key: &'static str, address: &Address, socket_mode: u32) -> Result<Self, Error> {
         let bound = match address {
             Address::Tcp(host_port) => TcpListener::bind(host_port).await.map(Self::Tcp),
-            Address::Unix(path) => remove_stale(path).and_then(|()| UnixListener::bind(path)).map(Self::Unix),
+            Address::Unix(path) => Socket::bind(path, socket_mode).map(Self::Unix),
         };
         bound.map_err(|source| Error::Bind { key, address: address.to_string(), source })
     }
 
-    async fn bind_where(key: &'static str, address: Option<&Address>) -> Result<Option<Self>, Error> {
+    async fn bind_where(
+        key: &'static str,
+        address: Option<&Address>,
+        socket_mode: u32,
+    ) -> Result<Option<Self>, Error> {
         match address {
-            Some(address) => Self::bind(key, address).await.map(Some),
+            Some(address) => Self::bind(key, address, socket_mode).await.map(Some),
             None => Ok(None),
         }
     }
@@ -83,49 +86,7 @@ impl Listener {
     pub fn address(&self) -> String {
         match self {
             Self::Tcp(tcp) => tcp.local_addr().map_or_else(|e| e.to_string(), |a| a.to_string()),
-            Self::Unix(unix) => match unix.local_addr() {
-                Ok(address) => format!("unix:{}", address.as_pathname().unwrap_or("".as_ref()).display()),
-                Err(e) => e.to_string(),
-            },
+            Self::Unix(socket) => socket.address(),
         }
-    }
-}
-
-/// Removes a socket that an earlier process has left: one, and nothing else, that refuses connections.
-fn remove_stale(path: &Path) -> io::Result<()> {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    match UnixStream::connect(path) {
-        Err(e) if is_socket && e.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-        _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::net::UnixListener;
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn only_a_socket_that_nobody_listens_on_is_removed() {
-        let dir = tempfile::tempdir().unwrap();
-        let (file, live, stale) =
-            (dir.path().join("file"), dir.path().join("live"), dir.path().join("stale"));
-        fs::write(&file, "precious").unwrap();
-        let _listening = UnixListener::bind(&live).unwrap();
-        drop(UnixListener::bind(&stale).unwrap());
-        for path in [&file, &live, &dir.path().join("none")] {
-            remove_stale(path).unwrap();
-        }
-        // A process that another test is starting may hold the socket until it has begun.
-        for _ in 0..200 {
-            remove_stale(&stale).unwrap();
-            if !stale.exists() {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        assert_eq!((file.exists(), live.exists(), stale.exists()), (true, true, false));
     }
 }

@@ -8,6 +8,7 @@ mod grpc;
 mod listener;
 mod reload;
 mod signals;
+mod socket;
 mod watch;
 
 use std::io;
@@ -36,6 +37,7 @@ use crate::telemetry::{Decisions, LogLevel, Traces};
 use crate::upstream::Pools;
 
 pub use listener::{Listener, Listeners};
+pub use socket::Socket;
 
 /// How long the runs that a second signal ends may take to leave their records, and those to be written.
 const FORCED: Duration = Duration::from_millis(500);
@@ -59,9 +61,6 @@ pub enum Error {
     /// The gRPC server failed.
     #[error("the ext_proc server failed")]
     Serve(#[from] tonic::transport::Error),
-    /// TLS refuses the HTTP door's settings.
-    #[error("the HTTP door cannot speak TLS")]
-    Tls(#[from] rustls::Error),
     /// The descriptors for gRPC reflection are not sound.
     #[error("gRPC reflection failed")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -211,9 +210,10 @@ async fn run_recorded(
     let (addr, admin) = (listeners.ext_proc.address(), operators.address.clone());
     let http = listeners.http.as_ref().map(Listener::address);
     let grpc = Grpc::new(current.setup(), grpc::max_message_bytes(&config)).await?;
-    let (health, envoy) = grpc.serve(listeners.ext_proc, until_gone(stopped.clone()));
+    let (health, envoy) =
+        grpc.serve(listeners.ext_proc, config.ext_proc_tls.clone(), until_gone(stopped.clone()));
     let callers = door::open(current.door(), listeners.http, config.connections.clone(), until_gone(stopped));
-    let serving = async { tokio::try_join!(envoy, callers).map(|_| ()) };
+    let serving = async { tokio::join!(envoy, callers).0 };
     info!(addr, http, admin, ensembles = config.snapshot.ensembles().count(), "listening");
     let mut reloader = Reloader::new(config, current, Arc::clone(&readiness), level);
     let serving = async {

@@ -19,13 +19,15 @@ use crate::telemetry::{LogLevel, metrics};
 use crate::upstream::Pools;
 
 /// What is decided when the process begins: the keys, and where they stand.
-const LASTING: [(&str, &str); 8] = [
+const LASTING: [(&str, &str); 10] = [
     ("listen.ext_proc", "/listen/ext_proc"),
+    ("ext_proc.tls", "/ext_proc/tls"),
     ("listen.http", "/listen/http"),
     ("http.tls", "/http/tls"),
     ("http.head_timeout_ms", "/http/head_timeout_ms"),
     ("http.idle_timeout_ms", "/http/idle_timeout_ms"),
     ("listen.admin", "/listen/admin"),
+    ("listen.socket_access", "/listen/socket_access"),
     ("decisions", "/decisions"),
     ("log.format", "/log/format"),
 ];

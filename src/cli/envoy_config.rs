@@ -10,9 +10,10 @@ use clap::{Args, ValueEnum};
 use super::paint::{Screen, plain};
 use super::{ConfigFile, Result, counted};
 use crate::config::{self, Config};
-use crate::envoy_config::doctor::{self, Expected};
-use crate::envoy_config::{Address, Attachment, DnsLabel, Format, Gate, Mode, Place};
+use crate::envoy_config::doctor::{self, Expected, Transport};
+use crate::envoy_config::{Address, Attachment, ClientFiles, DnsLabel, Format, Gate, Mode, Place, Tls};
 use crate::ext_proc::{ListModels, ModeOverride};
+use crate::http::ServerTls;
 use crate::telemetry::chain;
 
 /// Print Envoy's configuration for this one of Consort's, or compare a running Envoy's with it.
@@ -44,6 +45,18 @@ pub(super) struct EnvoyConfig {
     /// Where Envoy finds Consort's `listen.http`, for `--mode handoff`; by default as for --consort.
     #[arg(long, value_name = "ADDR")]
     consort_http: Option<Address>,
+    /// TLS: where Envoy finds the authorities of Consort's certificate.
+    #[arg(long, value_name = "FILE", value_parser = NonEmptyStringValueParser::new(), default_value = CONSORT_CA)]
+    consort_ca: String,
+    /// TLS: the name, or the IP address, in Consort's certificate; by default the host of its address, or `consort`.
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    consort_name: Option<String>,
+    /// TLS: where Envoy finds its own certificate, for a Consort whose file has `client_ca`.
+    #[arg(long, value_name = "FILE", value_parser = NonEmptyStringValueParser::new(), default_value = CLIENT_CERT)]
+    client_cert: String,
+    /// TLS: where Envoy finds the key of that certificate.
+    #[arg(long, value_name = "FILE", value_parser = NonEmptyStringValueParser::new(), default_value = CLIENT_KEY)]
+    client_key: String,
     /// Where requests for other models go: a gateway or a provider.
     #[arg(long, value_name = "ADDR", default_value = UPSTREAM)]
     upstream: Address,
@@ -70,6 +83,10 @@ pub(super) struct EnvoyConfig {
 
 const LISTEN: &str = "127.0.0.1:10000";
 const UPSTREAM: &str = "127.0.0.1:9000";
+// As a Secret of cert-manager's has them, mounted there.
+const CONSORT_CA: &str = "/etc/envoy/consort/ca.crt";
+const CLIENT_CERT: &str = "/etc/envoy/consort/tls.crt";
+const CLIENT_KEY: &str = "/etc/envoy/consort/tls.key";
 const NAMESPACE: &str = "default";
 const GATEWAY: &str = "gateway";
 const GATEWAY_LISTENER: &str = "http";
@@ -126,12 +143,16 @@ impl EnvoyConfig {
         let gate = self.gate.then(|| Gate::new(aliases, self.gate_prefix.clone())).transpose()?;
         let default = || config::Address::Tcp("127.0.0.1:8080".to_owned());
         let http = config.listen.http.clone().unwrap_or_else(default);
+        let consort = self.consort.clone().map_or_else(|| self.found_at(&config.listen.ext_proc), Ok)?;
+        let consort_http = self.consort_http.clone().map_or_else(|| self.found_at(&http), Ok)?;
         Ok(Attachment {
             mode: self.mode,
             gate,
             listen: self.listen.clone(),
-            consort: self.consort.clone().map_or_else(|| self.found_at(&config.listen.ext_proc), Ok)?,
-            consort_http: self.consort_http.clone().map_or_else(|| self.found_at(&http), Ok)?,
+            consort_tls: config.ext_proc_tls.as_deref().map(|tls| self.tls(tls, &consort)),
+            consort_http_tls: config.connections.tls.as_deref().map(|tls| self.tls(tls, &consort_http)),
+            consort,
+            consort_http,
             upstream: self.upstream.clone(),
             place: Place {
                 namespace: self.namespace.clone(),
@@ -140,9 +161,15 @@ impl EnvoyConfig {
                 route: self.route.clone(),
             },
             command: self.command(),
-            door_has_tls: config.connections.certificate.is_some(),
             lists_models: config.ext_proc.list_models != ListModels::Off,
         })
+    }
+
+    /// Envoy's part of what Consort speaks at `address`.
+    fn tls(&self, spoken: &ServerTls, address: &Address) -> Tls {
+        let certificate = ClientFiles { cert: self.client_cert.clone(), key: self.client_key.clone() };
+        let certificate = spoken.knows_peers().then_some(certificate);
+        Tls::with(address, self.consort_name.clone(), self.consort_ca.clone(), certificate)
     }
 
     /// How to get the same again: the mode, and every option that is not what it would be without being named.
@@ -157,6 +184,10 @@ impl EnvoyConfig {
             ("--listen", other(self.listen.argument(), LISTEN)),
             ("--consort", shown(&self.consort)),
             ("--consort-http", shown(&self.consort_http)),
+            ("--consort-ca", other(self.consort_ca.clone(), CONSORT_CA)),
+            ("--consort-name", self.consort_name.clone()),
+            ("--client-cert", other(self.client_cert.clone(), CLIENT_CERT)),
+            ("--client-key", other(self.client_key.clone(), CLIENT_KEY)),
             ("--upstream", other(self.upstream.argument(), UPSTREAM)),
             ("--namespace", other(self.namespace.to_string(), NAMESPACE)),
             ("--gateway", other(self.gateway.to_string(), GATEWAY)),
@@ -211,10 +242,19 @@ fn expected(config: &Config) -> Expected {
         max_request_bytes: config.ext_proc.max_request_bytes,
         buffered_timeout: config.ext_proc.buffered_timeout,
         handoff: config.ext_proc.ticket_ttl.is_some(),
-        door_has_tls: config.connections.certificate.is_some(),
+        transport: transport(config.ext_proc_tls.as_deref()),
+        door_transport: transport(config.connections.tls.as_deref()),
         lists_models: config.ext_proc.list_models != ListModels::Off,
         overrides_mode: config.ext_proc.mode_override == ModeOverride::Standalone,
         clears_route_cache: config.ext_proc.clear_route_cache,
+    }
+}
+
+fn transport(tls: Option<&ServerTls>) -> Transport {
+    match tls {
+        None => Transport::Plain,
+        Some(tls) if tls.knows_peers() => Transport::MutualTls,
+        Some(_) => Transport::Tls,
     }
 }
 

@@ -29,7 +29,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::ensemble::Snapshot;
-use crate::http::door;
+use crate::http::{ServerTls, door};
 use crate::limits::StoreSettings;
 use crate::telemetry::{Log, Sinks};
 use crate::upstream::{DirectModel, Pools};
@@ -48,6 +48,8 @@ pub struct Config {
     pub listen: Listen,
     /// What the operator decided about Envoy's door.
     pub ext_proc: crate::ext_proc::Settings,
+    /// That door's TLS, where it speaks it.
+    pub ext_proc_tls: Option<Arc<ServerTls>>,
     /// What the operator decided about the plain HTTP door.
     pub door: door::Settings,
     /// Whether tickets or markers are signed with a secret that this process alone knows.
@@ -101,6 +103,8 @@ pub struct Listen {
     pub admin: Option<Address>,
     /// The plain HTTP door, where it is open.
     pub http: Option<Address>,
+    /// The permissions of a Unix socket that Envoy or callers connect to.
+    pub socket_mode: u32,
 }
 
 /// An address to bind.

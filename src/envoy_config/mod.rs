@@ -8,6 +8,7 @@ pub mod doctor;
 mod gate;
 mod name;
 mod template;
+mod tls;
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -16,6 +17,7 @@ pub use self::address::{Address, AddressError};
 pub use self::gate::{Gate, NoAliases};
 pub use self::name::{DnsLabel, DnsLabelError};
 pub use self::template::TemplateError;
+pub use self::tls::{ClientFiles, Tls};
 
 /// How the request's body comes to Consort, and the answer to the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
@@ -66,8 +68,10 @@ pub struct Attachment {
     pub place: Place,
     /// The command that made this.
     pub command: String,
-    /// Whether the plain door speaks TLS, for [`Mode::Handoff`].
-    pub door_has_tls: bool,
+    /// The way to [`Self::consort`], where Consort speaks TLS there.
+    pub consort_tls: Option<Tls>,
+    /// The way to [`Self::consort_http`], where Consort speaks TLS there.
+    pub consort_http_tls: Option<Tls>,
     /// Whether lists of models are to come through Consort.
     pub lists_models: bool,
 }

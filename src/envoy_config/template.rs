@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Attachment, Format};
 
 /// The templates: a name, and the text that stands under it.
-const TEMPLATES: [(&str, &str); 18] = [
+const TEMPLATES: [(&str, &str); 19] = [
     ("bootstrap.yaml", include_str!("templates/bootstrap.yaml")),
     ("filter.yaml", include_str!("templates/filter.yaml")),
     ("envoy_gateway.yaml", include_str!("templates/envoy_gateway.yaml")),
@@ -23,6 +23,7 @@ const TEMPLATES: [(&str, &str); 18] = [
     ("gate_aliases.yaml", include_str!("templates/gate_aliases.yaml")),
     ("per_route.yaml", include_str!("templates/per_route.yaml")),
     ("processor.yaml", include_str!("templates/processor.yaml")),
+    ("tls.yaml", include_str!("templates/tls.yaml")),
     ("virtual_host.yaml", include_str!("templates/virtual_host.yaml")),
     ("models_route.yaml", include_str!("templates/models_route.yaml")),
     ("handoff_route.yaml", include_str!("templates/handoff_route.yaml")),

@@ -9,9 +9,11 @@ pub mod door;
 mod linger;
 mod reply;
 mod serve;
+mod tls;
 mod watch;
 
 pub use decisions::routes as decision_routes;
 pub use linger::Lingering;
 pub use serve::{Bounds, serve};
+pub use tls::{Secured, ServerTls, TlsError, TlsFile, TlsFiles, secured};
 pub use watch::{DecisionLogServer, Streams, decision_log};

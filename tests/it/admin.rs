@@ -9,7 +9,7 @@ use consort_testkit::service::Service;
 use http::Answer;
 use serde_json::{Value, json};
 
-use crate::stack::{ALIAS, KEY, Options, Stack, config, ms, provider};
+use crate::stack::{ALIAS, CHAT, KEY, Options, Stack, config, ms, provider};
 
 const CONSORT: &str = env!("CARGO_BIN_EXE_consort");
 
@@ -68,12 +68,34 @@ async fn a_page_of_another_origin_learns_and_changes_nothing() {
     let provider = provider().await;
     let service = Service::start(CONSORT, &config(&provider, "", "", "")).await;
     let call = |method, path, name, value| Call::new(method, service.admin(), path).header(name, value);
-    for path in ["/config", "/models", "/version", "/log-level"] {
-        let rebound = call(Method::GET, path, "host", "evil.example").send().await;
-        assert_eq!(
-            (rebound.status.as_u16(), &rebound.json()["error"]["code"]),
-            (403, &json!("foreign_host"))
-        );
+    // All that it serves, but for what probes and scrapers ask by a pod's address.
+    let served = [
+        (Method::GET, "/"),
+        (Method::GET, "/console.js"),
+        (Method::GET, "/config"),
+        (Method::GET, "/models"),
+        (Method::GET, "/version"),
+        (Method::GET, "/log-level"),
+        (Method::PUT, "/log-level"),
+        (Method::GET, "/v1/decisions"),
+        (Method::GET, "/v1/decisions/stream"),
+        (Method::GET, "/v1/models"),
+        (Method::POST, CHAT),
+        (Method::POST, "/consort.decision.v1.DecisionLog/Watch"),
+    ];
+    for (method, path) in served {
+        for (name, value, code) in [
+            ("host", "evil.example", "foreign_host"),
+            ("origin", "http://evil.example", "foreign_origin"),
+            ("origin", "null", "foreign_origin"),
+        ] {
+            let refused = call(method.clone(), path, name, value).body("{}").send().await;
+            assert_eq!(
+                (refused.status.as_u16(), &refused.json()["error"]["code"]),
+                (403, &json!(code)),
+                "{method} {path} {name}: {value}"
+            );
+        }
     }
     let put = call(Method::PUT, "/log-level", "origin", "http://evil.example").body("trace").send().await;
     assert_eq!((put.status.as_u16(), &put.json()["error"]["code"]), (403, &json!("foreign_origin")));

@@ -7,6 +7,7 @@ use consort_testkit::workspace;
 use serde_json::Value;
 
 use crate::envoy_config::instead;
+use crate::tls::Authority;
 
 /// Asks for the differences between this Envoy and the example, whose aliases the shipped gate has.
 async fn examined(url: String, environment: &[(&str, &str)], json: bool) -> Output {
@@ -337,6 +338,68 @@ async fn a_hand_off_is_looked_through_to_its_end() {
             found.len() == 1 && found[0].1 == setting && found[0].2.contains(symptom),
             "{becomes}: {found:#?}"
         );
+    }
+}
+
+/// What `consort envoy-config` prints where the environment says so, instead of a shipped file.
+fn printed_by(environment: &[(&str, &str)], arguments: &[&str]) -> EnvoyOptions {
+    let mut print = Command::new(env!("CARGO_BIN_EXE_consort"));
+    print
+        .args(["envoy-config", "-c", "deploy/consort.example.yaml", "--listen", "127.0.0.1:0"])
+        .args(arguments);
+    let printed = print.envs(environment.iter().copied()).current_dir(workspace()).output().unwrap();
+    assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+    let text =
+        replace_once(String::from_utf8(printed.stdout).unwrap(), "port_value: 9901}", "port_value: 0}");
+    EnvoyOptions::shipped("envoy.yaml").edit(|_| text)
+}
+
+#[tokio::test]
+async fn what_is_spoken_between_envoy_and_consort_is_found_where_they_do_not_agree() {
+    let authority = Authority::new();
+    let pair = authority.pair("consort");
+    let path = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    let [cert, key, ca] = [path(&pair.certificate), path(&pair.key), path(&authority.ca_file())];
+    let known = ["--consort-ca", &ca, "--client-cert", &cert, "--client-key", &key];
+    let doors = [
+        ("EXT_PROC", "standalone", "passes to the upstream", &[][..]),
+        ("HTTP", "handoff", "answered with 503", &[HANDOFF, DOOR]),
+    ];
+    for (door, mode, symptom, more) in doors {
+        let name = |field: &str| format!("CONSORT__{door}__TLS__{field}");
+        let names = ["CERT", "KEY", "CLIENT_CA"].map(name);
+        let tls = [(&*names[0], &*cert), (&*names[1], &*key), (&*names[2], &*ca)];
+        let [plain, server, mutual] = [0, 2, 3].map(|files| [&tls[..files], more].concat());
+        let printed = |by: &[(&str, &str)]| printed_by(by, &[&["--mode", mode][..], &known].concat());
+        let cut = |from: &'static str, lines: usize| {
+            printed(&mutual).edit(move |yaml| {
+                let at = yaml.lines().position(|line| line.contains(from)).unwrap();
+                let kept = yaml.lines().enumerate().filter(|(n, _)| *n < at || *n >= at + lines);
+                kept.map(|(_, line)| line).collect::<Vec<_>>().join("\n")
+            })
+        };
+        for consistent in [&plain, &server, &mutual] {
+            assert_eq!(findings(printed(consistent), consistent).await, [], "{door}");
+        }
+        let context = "transport_socket.common_tls_context";
+        let rows = [
+            (printed(&plain), &mutual, "error", "transport_socket".to_owned(), symptom),
+            (printed(&mutual), &plain, "warning", "transport_socket".to_owned(), symptom),
+            (printed(&server), &mutual, "error", format!("{context}.tls_certificates"), symptom),
+            (
+                cut("validation_context:", 4),
+                &mutual,
+                "warning",
+                format!("{context}.validation_context"),
+                "every prompt",
+            ),
+        ];
+        for (envoy, consort, severity, setting, symptom) in rows {
+            let found = findings(envoy, consort).await;
+            let [(of, at, why)] = &*found else { panic!("{door} {setting}: {found:#?}") };
+            assert_eq!((&**of, at), (severity, &setting), "{door}");
+            assert!(why.contains(symptom), "{door} {setting}: {why}");
+        }
     }
 }
 

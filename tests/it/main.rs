@@ -62,4 +62,5 @@ mod streaming;
 mod survival;
 mod tls;
 mod traces;
+mod transport;
 mod upstream;

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use consort_testkit::provider::Provider;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, date_time_ymd,
+};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
@@ -32,6 +34,8 @@ impl Authority {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Envoy takes a certificate whose subject is its issuer's for one that nobody has signed.
+        params.distinguished_name = named("an authority");
         let own = params.self_signed(&key).expect("a certificate");
         let files = tempfile::tempdir().expect("a directory");
         std::fs::write(files.path().join("ca.pem"), own.pem()).expect("written");
@@ -45,7 +49,17 @@ impl Authority {
 
     /// A certificate for `name`, in files that are written over when there is one already.
     pub fn pair(&self, name: &str) -> Pair {
-        let (certificate, key) = self.sign(name);
+        self.written(name, self.sign(name))
+    }
+
+    /// One that was good for a day, years ago.
+    pub fn expired(&self, name: &str) -> Pair {
+        let mut params = params(name);
+        (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2020, 1, 2));
+        self.written(name, self.signed(params))
+    }
+
+    fn written(&self, name: &str, (certificate, key): (rcgen::Certificate, KeyPair)) -> Pair {
         let file = |extension: &str| self.files.path().join(format!("{name}.{extension}"));
         let pair = Pair { certificate: file("pem"), key: file("key") };
         std::fs::write(&pair.certificate, certificate.pem()).expect("written");
@@ -54,8 +68,11 @@ impl Authority {
     }
 
     fn sign(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
+        self.signed(params(name))
+    }
+
+    fn signed(&self, params: CertificateParams) -> (rcgen::Certificate, KeyPair) {
         let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new([name.to_owned()]).expect("a name");
         (params.signed_by(&key, &self.issuer).expect("a certificate"), key)
     }
 
@@ -79,6 +96,18 @@ impl Authority {
         server.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         server
     }
+}
+
+fn params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
+    params.distinguished_name = named(name);
+    params
+}
+
+fn named(name: &str) -> DistinguishedName {
+    let mut names = DistinguishedName::new();
+    names.push(DnType::CommonName, name);
+    names
 }
 
 /// Takes TLS off in front of something that listens, which then sees what was inside.

@@ -1,15 +1,13 @@
 //! The plain HTTP door.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::interpolate::Written;
 use crate::config::problem::{Path, Report};
-use crate::config::schema::{ApiKey, File, Tls};
+use crate::config::schema::{ApiKey, File};
 use crate::dispatch::Pacing;
 use crate::ext_proc;
-use crate::http::door::{Certificate, CertificateError, Connections, Key, Keys, Settings};
-use crate::telemetry::chain;
+use crate::http::door::{Connections, Key, Keys, Settings};
 
 /// What a file says of the door, beside what it shares with Envoy's; nothing of it where something is wrong.
 pub(super) fn resolve(
@@ -20,10 +18,8 @@ pub(super) fn resolve(
 ) -> Option<(Settings, Connections)> {
     let path = Path::root().key("http");
     let keys = keys(&file.http.api_keys, &path.key("api_keys"), report);
-    let certificate = match &file.http.tls {
-        Some(tls) => certificate(tls, &path.key("tls"), written, report).map(Some),
-        None => Some(None),
-    };
+    let tls =
+        super::tls::resolve(file.http.tls.as_ref(), &path.key("tls"), &["h2", "http/1.1"], written, report);
     let settings = Settings {
         max_request_bytes: file.limits.max_request_bytes,
         body_timeout: Duration::from_millis(file.http.body_timeout_ms),
@@ -40,7 +36,7 @@ pub(super) fn resolve(
         head_timeout: Duration::from_millis(file.http.head_timeout_ms),
         idle_timeout: Duration::from_millis(file.http.idle_timeout_ms),
         max_open: file.http.max_connections,
-        certificate: certificate?,
+        tls: tls?,
     };
     Some((settings, connections))
 }
@@ -81,28 +77,4 @@ fn digest(hex: &str) -> Option<[u8; 32]> {
     let (pairs, odd) = digits.as_chunks::<2>();
     let bytes: Vec<u8> = pairs.iter().map(|[high, low]| high << 4 | low).collect();
     if odd.is_empty() { bytes.try_into().ok() } else { None }
-}
-
-fn certificate(tls: &Tls, path: &Path, written: &Written, report: &mut Report) -> Option<Arc<Certificate>> {
-    if tls.cert.is_empty() || tls.key.is_empty() {
-        // Where one is missing, the structure has been reported.
-        return None;
-    }
-    let loaded = Certificate::load(tls.cert.clone().into(), tls.key.clone().into());
-    let error = match loaded {
-        Ok(certificate) => return Some(Arc::new(certificate)),
-        Err(error) => error,
-    };
-    let (path, file) = match &error {
-        CertificateError::Pem { file, .. } if file.as_os_str() == &*tls.key => (path.key("key"), &tls.key),
-        _ => (path.key("cert"), &tls.cert),
-    };
-    let shown = written.show(&path, file).to_string();
-    let what = match &error {
-        CertificateError::Pem { source, .. } => format!("cannot read \"{shown}\": {source}"),
-        CertificateError::Empty { .. } => format!("\"{shown}\" holds no certificate (expected PEM)"),
-        CertificateError::Refused(_) => chain(&error),
-    };
-    report.add(path, what);
-    None
 }

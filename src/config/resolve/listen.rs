@@ -1,7 +1,7 @@
 //! Where Consort listens, and who may call there.
 
 use super::super::problem::{Path, Report};
-use super::super::schema::File;
+use super::super::schema::{File, SocketAccess};
 use super::super::{Address, Listen};
 
 /// What turns a listener off.
@@ -25,7 +25,12 @@ pub(super) fn listen(file: &File, report: &mut Report) -> Option<Listen> {
     if http.is_none() {
         report.add(list.key("http"), "expected `host:port` or `unix:/path`");
     }
-    Some(Listen { ext_proc: ext_proc?, http: http?, admin: admin? })
+    let socket_mode = match file.listen.socket_access {
+        SocketAccess::Owner => 0o600,
+        SocketAccess::Group => 0o660,
+        SocketAccess::Everyone => 0o666,
+    };
+    Some(Listen { ext_proc: ext_proc?, http: http?, admin: admin?, socket_mode })
 }
 
 fn address(written: &str) -> Option<Address> {

@@ -18,6 +18,7 @@ mod rules;
 mod shown;
 mod signing;
 mod strategy;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +54,13 @@ pub(super) fn resolve(
     let mut files = Files::new(written);
     let secrets = signing::secrets(file, &mut files, report);
     let settings = settings(file, secrets.as_ref(), report);
+    let ext_proc_tls = tls::resolve(
+        file.ext_proc.tls.as_ref(),
+        &Path::root().key("ext_proc").key("tls"),
+        &["h2"],
+        written,
+        report,
+    );
     let door = http::resolve(file, written, &settings, report);
     let store = limits::store(file, report);
     let mut pools = Pools::default();
@@ -69,6 +77,7 @@ pub(super) fn resolve(
         signs_alone: signs && !has_secrets,
         listen: listen?,
         ext_proc: settings,
+        ext_proc_tls: ext_proc_tls?,
         door,
         connections,
         snapshot: Arc::new(Snapshot::new(ensembles).with_direct(direct_models.iter().map(Arc::clone))),

@@ -64,7 +64,7 @@ pub struct NamedKey {
     pub sha256: String,
 }
 
-/// A certificate; its files are read anew when they change.
+/// TLS, 1.2 and 1.3, instead of plain text; its files are read anew when they change.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["cert", "key"]))]
@@ -75,4 +75,8 @@ pub struct Tls {
     /// A PEM file of its private key.
     #[schemars(length(min = 1))]
     pub key: String,
+    /// A PEM file of authorities. Whoever connects must show a certificate that one of them has signed, whatever its
+    /// name. Default: nobody is asked for one.
+    #[schemars(length(min = 1))]
+    pub client_ca: Option<String>,
 }

@@ -98,10 +98,31 @@ pub struct Listen {
     /// Default: none.
     #[schemars(length(min = 1))]
     pub http: Option<String>,
+    /// Who may connect to the sockets of `ext_proc` and `http`. That of `admin` is for the user alone that Consort
+    /// runs as.
+    pub socket_access: SocketAccess,
 }
 
 impl Default for Listen {
     fn default() -> Self {
-        Self { ext_proc: "127.0.0.1:50051".to_owned(), admin: "127.0.0.1:9902".to_owned(), http: None }
+        Self {
+            ext_proc: "127.0.0.1:50051".to_owned(),
+            admin: "127.0.0.1:9902".to_owned(),
+            http: None,
+            socket_access: SocketAccess::default(),
+        }
     }
+}
+
+/// Who may connect to a Unix socket.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SocketAccess {
+    /// The user that Consort runs as (mode 0600).
+    Owner,
+    /// Its group, too (0660).
+    #[default]
+    Group,
+    /// Whoever can enter the directory (0666).
+    Everyone,
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{CallerKey, MAX_MS, Store};
+use super::{CallerKey, MAX_MS, Store, Tls};
 
 /// Bounds on what a request may cost this process.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -96,6 +96,8 @@ pub struct ExtProc {
     pub list_models: ListModels,
     /// Whether an ensemble's request is handed to the plain HTTP door where Envoy's mode is `BUFFERED`.
     pub handoff: HandOff,
+    /// TLS between Envoy and this door. Without `client_ca`, whoever reaches it may ask.
+    pub tls: Option<Tls>,
 }
 
 impl Default for ExtProc {
@@ -107,6 +109,7 @@ impl Default for ExtProc {
             clear_route_cache: false,
             list_models: ListModels::default(),
             handoff: HandOff::default(),
+            tls: None,
         }
     }
 }

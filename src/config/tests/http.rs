@@ -1,5 +1,6 @@
 //! The plain HTTP door.
 
+use std::path::Path;
 use std::time::Duration;
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
@@ -45,15 +46,55 @@ fn what_is_wrong_with_the_door_is_said_without_showing_a_key() {
     "#);
 }
 
-#[test]
-fn a_certificate_is_read_at_once() {
-    let dir = tempfile::tempdir().unwrap();
+/// A certificate and its key, below `dir`.
+fn pair(dir: &Path) -> [String; 2] {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let [cert_file, key_file] = ["cert", "key"].map(|name| dir.path().join(name).display().to_string());
+    let [cert_file, key_file] = ["cert", "key"].map(|name| dir.join(name).display().to_string());
     std::fs::write(&cert_file, cert.pem()).unwrap();
     std::fs::write(&key_file, signing_key.serialize_pem()).unwrap();
-    let tls = |cert: &str, key: &str| yaml(&format!("{{http: {{tls: {{cert: '{cert}', key: '{key}'}}}}}}"));
-    assert!(tls(&cert_file, &key_file).unwrap().connections.certificate.is_some());
-    let swapped = tls(&key_file, &cert_file).unwrap_err().to_string();
-    assert!(swapped.starts_with("http.tls.cert: ") && swapped.contains("holds no certificate"), "{swapped}");
+    [cert_file, key_file]
+}
+
+#[test]
+fn the_files_of_either_doors_tls_are_read_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let [cert, key] = pair(dir.path());
+    for door in ["http", "ext_proc"] {
+        let tls = |fields: &str| yaml(&format!("{door}: {{tls: {{{fields}}}}}"));
+        let of = |config: Config| if door == "http" { config.connections.tls } else { config.ext_proc_tls };
+        let served = of(tls(&format!("cert: '{cert}', key: '{key}'")).unwrap()).unwrap();
+        assert!(!served.knows_peers());
+        let mutual = of(tls(&format!("cert: '{cert}', key: '{key}', client_ca: '{cert}'")).unwrap()).unwrap();
+        assert!(mutual.knows_peers());
+        for (fields, problem) in [
+            (
+                format!("cert: '{key}', key: '{cert}'"),
+                "tls.cert: \"DIR/key\" holds no certificate (expected PEM)",
+            ),
+            (format!("cert: '{cert}', key: '{cert}'"), "tls.key: cannot read \"DIR/cert\": no items found"),
+            (
+                format!("cert: '{cert}', key: '{key}', client_ca: '{key}'"),
+                "tls.client_ca: \"DIR/key\" holds no certificate (expected PEM)",
+            ),
+            (
+                format!("cert: '{cert}', key: '{key}', client_ca: /no/ca"),
+                "tls.client_ca: cannot read \"/no/ca\": I/O error: No such file or directory (os error 2)",
+            ),
+            (format!("cert: '{cert}'"), "tls.key: is required"),
+        ] {
+            let told = tls(&fields).unwrap_err().to_string();
+            let told = told.replace(&dir.path().display().to_string(), "DIR");
+            assert_eq!(told.trim_end(), format!("{door}.{problem}"), "{fields}");
+        }
+    }
+}
+
+#[test]
+fn a_socket_is_for_its_group_unless_the_file_says_otherwise() {
+    let mode = |listen: &str| yaml(&format!("listen: {{{listen}}}")).unwrap().listen.socket_mode;
+    assert_eq!(mode(""), 0o660);
+    for (access, wanted) in [("owner", 0o600), ("group", 0o660), ("everyone", 0o666)] {
+        assert_eq!(mode(&format!("socket_access: {access}")), wanted);
+    }
+    insta::assert_snapshot!(problems("listen: {socket_access: nobody}"), @"listen.socket_access: unknown value \"nobody\"");
 }

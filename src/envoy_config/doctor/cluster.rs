@@ -1,7 +1,7 @@
 //! The clusters by which Envoy reaches Consort: its external processing, and its plain door.
 
 use super::Severity::{Error, Note, Warning};
-use super::{Expected, Part, Severity, at, list};
+use super::{Expected, Part, Severity, at, list, transport};
 
 const PROTOCOL: &str = "typed_extension_protocol_options";
 
@@ -31,6 +31,8 @@ pub(super) fn check(part: &mut Part<'_>, expected: &Expected, fails_open: bool) 
         "while no replica is well, chat requests are sent to dead ones before they pass or fail",
     );
     check_members(part);
+    let symptom = format!("no health check passes, and every chat request {beyond}");
+    transport::check(part, expected.transport, "ext_proc.tls", &symptom);
 }
 
 /// The cluster of the plain door, to which a hand-off leads.
@@ -44,16 +46,7 @@ pub(super) fn check_door(part: &mut Part<'_>, expected: &Expected) {
         "while no replica is well, runs are sent to dead ones before they fail",
     );
     check_members(part);
-    let speaks_tls = ["transport_socket", "transport_socket_matches"];
-    if expected.door_has_tls && speaks_tls.iter().all(|setting| part.at(setting).is_null()) {
-        part.tell(
-            Error,
-            "transport_socket",
-            "unset".to_owned(),
-            "envoy.transport_sockets.tls: the file has http.tls",
-            "every alias is answered with 503",
-        );
-    }
+    transport::check(part, expected.door_transport, "http.tls", "every alias is answered with 503");
 }
 
 fn check_breakers(part: &mut Part<'_>, max_inflight: usize, beyond: &str) {

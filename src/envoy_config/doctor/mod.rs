@@ -11,6 +11,7 @@ mod fetch;
 mod gate;
 mod processor;
 mod routes;
+mod transport;
 
 use std::fmt;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use serde_json::Value;
 
 use self::dump::Dump;
 pub use self::fetch::{FetchError, fetch};
+pub use self::transport::Transport;
 
 /// What Consort's own configuration asks of Envoy's.
 #[derive(Clone, Debug)]
@@ -36,8 +38,10 @@ pub struct Expected {
     pub buffered_timeout: Duration,
     /// Whether Consort hands requests over to its plain door.
     pub handoff: bool,
-    /// Whether the plain door speaks TLS.
-    pub door_has_tls: bool,
+    /// What is spoken at Envoy's door.
+    pub transport: Transport,
+    /// What is spoken at the plain door.
+    pub door_transport: Transport,
     /// Whether lists of models are to come through Consort.
     pub lists_models: bool,
     /// Whether Consort asks for bodies that it is not sent.

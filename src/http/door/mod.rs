@@ -13,7 +13,6 @@ mod server;
 #[cfg(test)]
 mod tests;
 mod ticket;
-mod tls;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,7 +37,6 @@ use crate::signing::{Secrets, Spent};
 pub use keys::{Key, Keys};
 pub(super) use server::InFlight;
 pub use server::{Connections, serve};
-pub use tls::{Certificate, CertificateError};
 
 /// What an operator decides about this door.
 #[derive(Clone, Debug)]

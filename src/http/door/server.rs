@@ -19,12 +19,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
-use super::Certificate;
 use super::patience::Patience;
-use crate::http::Lingering;
+use crate::http::{Lingering, ServerTls};
 
 /// How much of a request's head is read, in bytes.
 const MAX_HEAD: usize = 64 << 10;
@@ -46,25 +44,18 @@ pub struct Connections {
     pub idle_timeout: Duration,
     /// How many are open at once; further ones wait to be accepted. At least 1.
     pub max_open: usize,
-    /// The certificate, where the door speaks TLS.
-    pub certificate: Option<Arc<Certificate>>,
+    /// Where the door speaks TLS.
+    pub tls: Option<Arc<ServerTls>>,
 }
 
 /// Serves on `listener` until `stop`, then lets what is in flight finish: HTTP/1.1 and HTTP/2, by TLS's
 /// negotiation, or by the caller's first bytes.
-///
-/// # Errors
-/// When TLS refuses the settings.
 pub async fn serve<L: Listener>(
     mut listener: L,
     router: Router,
     connections: Connections,
     stop: impl Future<Output = ()>,
-) -> Result<(), rustls::Error> {
-    let tls = match &connections.certificate {
-        Some(certificate) => Some(TlsAcceptor::from(Arc::new(certificate.server_config()?))),
-        None => None,
-    };
+) {
     let (stopping, _) = watch::channel(false);
     let mut open = JoinSet::new();
     let mut stop = std::pin::pin!(stop);
@@ -74,7 +65,7 @@ pub async fn serve<L: Listener>(
             (io, _) = listener.accept(), if open.len() < connections.max_open => {
                 let began = Instant::now();
                 let (router, bounds, stopped) = (router.clone(), connections.clone(), stopping.subscribe());
-                match tls.clone() {
+                match connections.tls.clone() {
                     Some(tls) => open.spawn(secured(io, tls, router, bounds, stopped, began)),
                     None => open.spawn(connection(io, router, bounds, stopped, began)),
                 };
@@ -86,21 +77,18 @@ pub async fn serve<L: Listener>(
     drop(listener);
     stopping.send_replace(true);
     while open.join_next().await.is_some() {}
-    Ok(())
 }
 
 async fn secured(
     io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    tls: TlsAcceptor,
+    tls: Arc<ServerTls>,
     router: Router,
     bounds: Connections,
     stopped: watch::Receiver<bool>,
     began: Instant,
 ) {
-    match tokio::time::timeout(bounds.head_timeout, tls.accept(io)).await {
-        Ok(Ok(io)) => connection(io, router, bounds, stopped, began).await,
-        Ok(Err(error)) => debug!(%error, "no TLS"),
-        Err(_elapsed) => debug!("TLS took too long"),
+    if let Some(io) = tls.accept(io, bounds.head_timeout).await {
+        connection(io, router, bounds, stopped, began).await;
     }
 }
 
@@ -236,7 +224,7 @@ mod tests {
     async fn caller() -> (DuplexStream, Instant) {
         let (mut caller, io) = duplex(1 << 16);
         let router = Router::new().route("/", get(async || sleep(5 * S).await));
-        let bounds = Connections { head_timeout: S, idle_timeout: 2 * S, max_open: 1, certificate: None };
+        let bounds = Connections { head_timeout: S, idle_timeout: 2 * S, max_open: 1, tls: None };
         tokio::spawn(async move {
             let (_going_on, stopped) = watch::channel(false);
             connection(io, router, bounds, stopped, Instant::now()).await;

@@ -117,7 +117,8 @@ fn assert_ports_are_open(way: &str, objects: &Objects) {
     }
     for probe in ["readinessProbe", "livenessProbe", "startupProbe"] {
         let probe = &container[probe];
-        asked.push(if probe["grpc"].is_null() { &probe["httpGet"]["port"] } else { &probe["grpc"]["port"] });
+        let asks = ["grpc", "httpGet"].into_iter().find(|kind| !probe[kind].is_null());
+        asked.extend(asks.map(|kind| &probe[kind]["port"]));
     }
     assert!(asked.iter().all(|port| is_open(port)), "{way}: {asked:?} of {ports:?}");
     let listens = objects.environment();
@@ -299,6 +300,41 @@ async fn new_pods_are_made_for_what_consort_cannot_follow_and_for_nothing_else()
     let settings =
         json!({ "config": base, "signing": {"enabled": false}, "drain": {"delayMs": 1, "timeoutMs": 1} });
     assert_ne!(before.pod(), helm.render(&settings).pod(), "the grace period goes with the drain");
+}
+
+#[test]
+fn envoy_and_consort_speak_tls_by_a_secret() {
+    let Some(helm) = Helm::find() else { return };
+    let with = |tls: Value| helm.render(&json!({"extProc": {"tls": tls}, "admin": {"exposed": false}}));
+    for (client_ca, files) in [(true, &["CERT", "KEY", "CLIENT_CA"][..]), (false, &["CERT", "KEY"])] {
+        let objects = with(json!({"existingSecret": "our-tls", "clientCa": client_ca}));
+        let environment = objects.environment();
+        let tls = environment.keys().filter_map(|name| name.strip_prefix("CONSORT__EXT_PROC__TLS__"));
+        let mut named: Vec<_> = tls.collect();
+        named.sort_by_key(|name| files.iter().position(|file| file == name));
+        assert_eq!(named, files);
+        for name in named {
+            let file = &environment[&format!("CONSORT__EXT_PROC__TLS__{name}")];
+            let (mount, _) = file.rsplit_once('/').unwrap();
+            let mounted =
+                list(&objects.container()["volumeMounts"]).find(|m| m["mountPath"] == mount).unwrap();
+            let volume =
+                list(&objects.pod()["spec"]["volumes"]).find(|v| v["name"] == mounted["name"]).unwrap();
+            assert_eq!(volume["secret"]["secretName"], "our-tls");
+        }
+        // The kubelet speaks gRPC in plain text alone.
+        for probe in ["readinessProbe", "livenessProbe", "startupProbe"] {
+            let command = &objects.container()[probe]["exec"]["command"];
+            assert_eq!(command, &json!(["consort", "health", "--admin", "127.0.0.1:9902"]), "{probe}");
+        }
+        for service in objects.of("Service") {
+            let grpc = list(&service["spec"]["ports"]).find(|port| port["name"] == "grpc").unwrap();
+            assert_eq!(grpc["appProtocol"], "https");
+        }
+    }
+    let plain = with(json!({}));
+    assert!(!plain.environment().keys().any(|name| name.contains("TLS")));
+    assert_ne!(plain.pod(), with(json!({"existingSecret": "our-tls"})).pod());
 }
 
 #[test]

@@ -69,6 +69,7 @@ fn elsewhere() -> Value {
         "fullnameOverride": "ensembles",
         "nameOverride": "models",
         "existingConfigMap": "our-consort",
+        "extProc": {"tls": {"existingSecret": "our-tls"}},
         "secrets": {"existingSecret": "our-keys"},
         "serviceAccount": {"create": false, "name": "ours"}
     })

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::net::SocketAddr;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -23,6 +25,7 @@ pub struct EnvoyOptions {
     consort: Door,
     http: Option<SocketAddr>,
     upstream: Option<SocketAddr>,
+    user: Option<(u32, u32)>,
     edit: Box<dyn FnOnce(String) -> String + Send>,
 }
 
@@ -40,6 +43,7 @@ impl EnvoyOptions {
             consort: Door::Nobody,
             http: None,
             upstream: None,
+            user: None,
             edit: Box::new(|yaml| yaml),
         }
     }
@@ -65,6 +69,12 @@ impl EnvoyOptions {
     /// Where plain models are answered; without it, at a port that refuses.
     pub fn upstream(mut self, addr: SocketAddr) -> Self {
         self.upstream = Some(addr);
+        self
+    }
+
+    /// The user and the group that it runs as, by their numbers; only root can say so.
+    pub fn user(mut self, user: u32, group: u32) -> Self {
+        self.user = Some((user, group));
         self
     }
 
@@ -106,10 +116,11 @@ impl Envoy {
         let program = program.await.expect("fetching does not panic");
         let program = program.unwrap_or_else(|error| panic!("no Envoy: {error}"));
         let dir = tempfile::tempdir().expect("a temporary directory");
+        let user = options.user;
         let (yaml, refusing) = substitute(options);
         let config = dir.path().join("envoy.yaml");
         fs::write(&config, yaml).expect("the configuration is written");
-        let child = spawn(&program, &config, dir.path());
+        let child = spawn(&program, &config, dir.path(), user);
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut envoy =
             Self { child: Mutex::new(Kept(child)), addr: unknown, admin: unknown, dir, _refusing: refusing };
@@ -232,7 +243,7 @@ impl Envoy {
     }
 }
 
-fn spawn(program: &Path, config: &Path, dir: &Path) -> std::process::Child {
+fn spawn(program: &Path, config: &Path, dir: &Path, user: Option<(u32, u32)>) -> std::process::Child {
     let file = |name: &str| File::create(dir.join(name)).expect("a file for Envoy's output");
     let mut command = Command::new(program);
     command.arg("-c").arg(config);
@@ -241,6 +252,12 @@ fn spawn(program: &Path, config: &Path, dir: &Path) -> std::process::Child {
     command.args(["--file-flush-interval-msec", "20"]);
     command.arg("--admin-address-path").arg(dir.join("admin"));
     command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
+    if let Some((user, group)) = user {
+        for path in [dir, &dir.join("stdout"), &dir.join("stderr")] {
+            chown(path, Some(user), Some(group)).expect("root gives away what it has made");
+        }
+        command.uid(user).gid(group);
+    }
     command.spawn().unwrap_or_else(|error| panic!("{}: {error}", program.display()))
 }
 

@@ -79,6 +79,11 @@ file for which pods must be new.
 | toJson -}}
 {{- end }}
 
+{{- /* What is spoken at the port for Envoy. Gateways speak HTTP/1.1 where they are not told. */ -}}
+{{- define "consort.grpcProtocol" -}}
+{{- if .Values.extProc.tls.existingSecret }}https{{ else }}kubernetes.io/h2c{{ end -}}
+{{- end }}
+
 {{- /* The door's protocol, for whoever balances load. */ -}}
 {{- define "consort.doorProtocol" -}}
 {{- if or .Values.http.tls (.Values.config.http | default dict).tls }}https{{ else }}http{{ end -}}
