@@ -263,14 +263,14 @@ const ROWS: [Row; 40] = [
     ),
     (
         "envoy-gate.yaml",
-        "- string_match: {exact: \"maths-ensemble\"}",
-        "- string_match: {exact: \"ensemble\"}",
+        "- string_match: {exact: \"maths-ensemble\"}\n                                          - string_match: {exact: \"research-ensemble\"}\n",
+        "- string_match: {exact: \"ensemble\"}\n                                          - string_match: {exact: \"research-ensemble\"}\n",
         ("error", "xds_matcher", "this alias"),
     ),
     (
         "envoy-gate.yaml",
-        "- string_match: {exact: \"maths-ensemble\"}",
-        "- or_match: {value_matchers: [{string_match: {exact: \"maths-ensemble\"}}, {string_match: {exact: \"gpt-4o\"}}]}",
+        "- string_match: {exact: \"maths-ensemble\"}\n                                          - string_match: {exact: \"research-ensemble\"}\n",
+        "- or_match: {value_matchers: [{string_match: {exact: \"maths-ensemble\"}}, {string_match: {exact: \"gpt-4o\"}}]}\n                                          - string_match: {exact: \"research-ensemble\"}\n",
         ("note", "xds_matcher", "through Consort"),
     ),
     (
