@@ -1,5 +1,7 @@
 //! What stands around the filter: the listener, its connection manager, and the routes that turn Consort on.
 
+use serde_json::Value;
+
 use super::Severity::{Error, Note, Warning};
 use super::attachment::Attached;
 use super::door::{self, TICKET};

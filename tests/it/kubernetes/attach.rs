@@ -150,11 +150,12 @@ impl Patches {
         }});
         let mut route = json!({"match": {"prefix": "/"}, "direct_response": {"status": 404}});
         merge(&mut route, &self.route);
+        let filters = [&[self.filter.clone()], &*self.fence, &[router]].concat();
         let mut manager = json!({
             "@type": MANAGER,
             "stat_prefix": "test",
             "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
-            "http_filters": [&[self.filter.clone()], &*self.fence, &[router]].concat()
+            "http_filters": filters
         });
         merge(&mut manager, &self.manager);
         let filter =
