@@ -200,8 +200,15 @@ pub async fn envoy(
     let options = match attachment {
         Attachment::Gated => EnvoyOptions::shipped("envoy-gate.yaml"),
         Attachment::Shipped => EnvoyOptions::shipped("envoy.yaml"),
-        Attachment::None => EnvoyOptions::shipped("envoy.yaml")
-            .edit(|yaml| replace_once(yaml, "overrides: {}  ", "disabled: true  ")),
+        Attachment::None => EnvoyOptions::shipped("envoy.yaml").edit(|yaml| {
+            // Where Consort is not asked, the fence would read every body.
+            let fence = ["hold", "reader", "refusal"];
+            fence.iter().fold(replace_once(yaml, "overrides: {}  ", "disabled: true  "), |yaml, part| {
+                let on = "\"@type\": type.googleapis.com/envoy.config.route.v3.FilterConfig";
+                let on = format!("{0:18}consort.fence.{part}:\n{0:20}{on}\n{0:20}config: {{}}\n", "");
+                replace_once(yaml, &on, "")
+            })
+        }),
     };
     let envoy = Envoy::start(options.consort(processor).upstream(upstream)).await;
     cores::pin(envoy.id(), on)?;

@@ -11,7 +11,9 @@ use super::paint::{Screen, plain};
 use super::{ConfigFile, Result, counted};
 use crate::config::{self, Config};
 use crate::envoy_config::doctor::{self, Expected, Transport};
-use crate::envoy_config::{Address, Attachment, ClientFiles, DnsLabel, Format, Gate, Mode, Place, Tls};
+use crate::envoy_config::{
+    Address, Aliases, Attachment, ClientFiles, DnsLabel, Format, Mode, OnFailure, Place, Tls,
+};
 use crate::ext_proc::{ListModels, ModeOverride};
 use crate::http::ServerTls;
 use crate::telemetry::chain;
@@ -29,9 +31,12 @@ pub(super) struct EnvoyConfig {
     /// Let Envoy read `model` itself, so that small requests for other models never reach Consort.
     #[arg(long)]
     gate: bool,
-    /// Let every model whose name begins so through the gate: aliases to come need no new configuration.
-    #[arg(long, value_name = "PREFIX", requires = "gate", value_parser = NonEmptyStringValueParser::new())]
-    gate_prefix: Option<String>,
+    /// Take every model whose name begins so for an ensemble's: aliases to come need no new configuration.
+    #[arg(long, value_name = "PREFIX", value_parser = NonEmptyStringValueParser::new())]
+    alias_prefix: Option<String>,
+    /// What becomes of ensembles' requests while Consort cannot be asked: refuse them, or let them pass to the upstream.
+    #[arg(long, value_enum, default_value = "closed")]
+    on_failure: OnFailure,
     /// What the configuration is for.
     #[arg(long, value_enum, default_value = "bootstrap")]
     format: Format,
@@ -74,7 +79,7 @@ pub(super) struct EnvoyConfig {
     route: DnsLabel,
     /// Compare the Envoy whose admin interface is at this URL with what Consort needs: 0 when nothing differs, 1 when
     /// something does, 69 when it cannot be asked.
-    #[arg(long, value_name = "URL", conflicts_with_all = ["mode", "gate", "format", "listen", "consort", "upstream"])]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["mode", "gate", "on_failure", "format", "listen", "consort", "upstream"])]
     doctor: Option<String>,
     /// Print what was found as JSON.
     #[arg(long, requires = "doctor")]
@@ -140,14 +145,17 @@ impl EnvoyConfig {
 
     fn attachment(&self, config: &Config) -> Result<Attachment> {
         let aliases = config.snapshot.ensembles().map(|ensemble| ensemble.name.to_string());
-        let gate = self.gate.then(|| Gate::new(aliases, self.gate_prefix.clone())).transpose()?;
+        let aliases = Aliases::new(aliases, self.alias_prefix.clone());
+        let aliases = if self.gate { Some(aliases?) } else { aliases.ok() };
         let default = || config::Address::Tcp("127.0.0.1:8080".to_owned());
         let http = config.listen.http.clone().unwrap_or_else(default);
         let consort = self.consort.clone().map_or_else(|| self.found_at(&config.listen.ext_proc), Ok)?;
         let consort_http = self.consort_http.clone().map_or_else(|| self.found_at(&http), Ok)?;
         Ok(Attachment {
             mode: self.mode,
-            gate,
+            aliases,
+            gate: self.gate,
+            on_failure: self.on_failure,
             listen: self.listen.clone(),
             consort_tls: config.ext_proc_tls.as_deref().map(|tls| self.tls(tls, &consort)),
             consort_http_tls: config.connections.tls.as_deref().map(|tls| self.tls(tls, &consort_http)),
@@ -180,7 +188,8 @@ impl EnvoyConfig {
         let options = [
             ("--mode", Some(name(self.mode.to_possible_value()))),
             ("--format", other(name(self.format.to_possible_value()), "bootstrap")),
-            ("--gate-prefix", self.gate_prefix.clone()),
+            ("--alias-prefix", self.alias_prefix.clone()),
+            ("--on-failure", other(name(self.on_failure.to_possible_value()), "closed")),
             ("--listen", other(self.listen.argument(), LISTEN)),
             ("--consort", shown(&self.consort)),
             ("--consort-http", shown(&self.consort_http)),

@@ -4,8 +4,8 @@
 //! common. They are text with comments, not a data structure: why a setting is there is half of what they say.
 
 mod address;
+mod aliases;
 pub mod doctor;
-mod gate;
 mod name;
 mod template;
 mod tls;
@@ -14,7 +14,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 pub use self::address::{Address, AddressError};
-pub use self::gate::{Gate, NoAliases};
+pub use self::aliases::{Aliases, NoAliases};
 pub use self::name::{DnsLabel, DnsLabelError};
 pub use self::template::TemplateError;
 pub use self::tls::{ClientFiles, Tls};
@@ -33,6 +33,17 @@ pub enum Mode {
     /// Envoy holds the whole body and sends ensembles' requests on to Consort's plain door (Envoy 1.36 or later; older
     /// ones: take out status_on_error; before 1.31 route_cache_action).
     Handoff,
+}
+
+/// What becomes of an ensemble's request that Consort cannot be asked about. Those for other models pass, unless the mode
+/// is [`Mode::Duplex`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailure {
+    /// Envoy refuses it with a 503.
+    Closed,
+    /// It passes to the upstream, prompt included.
+    Open,
 }
 
 /// What the configuration is for.
@@ -54,8 +65,12 @@ pub enum Format {
 pub struct Attachment {
     /// How bodies and answers travel.
     pub mode: Mode,
-    /// The gate, where Envoy is to decide by itself whom it need not ask Consort about.
-    pub gate: Option<Gate>,
+    /// The names that Envoy is to know; none where there are no ensembles.
+    pub aliases: Option<Aliases>,
+    /// Whether Envoy is to decide by itself whom it need not ask Consort about; needs `aliases`.
+    pub gate: bool,
+    /// What becomes of ensembles' requests while Consort is not there.
+    pub on_failure: OnFailure,
     /// Where Envoy listens.
     pub listen: Address,
     /// Where Consort's `listen.ext_proc` is.
@@ -106,6 +121,6 @@ impl Attachment {
             Mode::Buffered => "-buffered",
             Mode::Handoff => "-handoff",
         };
-        format!("envoy{mode}{}.yaml", if self.gate.is_some() { "-gate" } else { "" })
+        format!("envoy{mode}{}.yaml", if self.gate { "-gate" } else { "" })
     }
 }

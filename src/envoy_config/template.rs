@@ -5,10 +5,10 @@ use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde::Serialize;
 
-use super::{Attachment, Format};
+use super::{Attachment, Format, Mode, OnFailure};
 
 /// The templates: a name, and the text that stands under it.
-const TEMPLATES: [(&str, &str); 19] = [
+const TEMPLATES: [(&str, &str); 27] = [
     ("bootstrap.yaml", include_str!("templates/bootstrap.yaml")),
     ("filter.yaml", include_str!("templates/filter.yaml")),
     ("envoy_gateway.yaml", include_str!("templates/envoy_gateway.yaml")),
@@ -21,6 +21,14 @@ const TEMPLATES: [(&str, &str); 19] = [
     ("ext_proc_config.yaml", include_str!("templates/ext_proc_config.yaml")),
     ("gate.yaml", include_str!("templates/gate.yaml")),
     ("gate_aliases.yaml", include_str!("templates/gate_aliases.yaml")),
+    ("fence.yaml", include_str!("templates/fence.yaml")),
+    ("fence_hold.yaml", include_str!("templates/fence_hold.yaml")),
+    ("fence_reader.yaml", include_str!("templates/fence_reader.yaml")),
+    ("fence_refusal.yaml", include_str!("templates/fence_refusal.yaml")),
+    ("fence_answered.yaml", include_str!("templates/fence_answered.yaml")),
+    ("fence_unneeded.yaml", include_str!("templates/fence_unneeded.yaml")),
+    ("local_reply.yaml", include_str!("templates/local_reply.yaml")),
+    ("matching.yaml", include_str!("templates/matching.yaml")),
     ("per_route.yaml", include_str!("templates/per_route.yaml")),
     ("processor.yaml", include_str!("templates/processor.yaml")),
     ("tls.yaml", include_str!("templates/tls.yaml")),
@@ -41,6 +49,10 @@ struct Slots<'a> {
     attachment: &'a Attachment,
     format: Format,
     file: String,
+    /// The filters of the fence, by the ends of their names; none where there is no fence.
+    fence: &'static [&'static str],
+    /// What Consort's filter is called.
+    processor: String,
 }
 
 pub(super) fn render(format: Format, attachment: &Attachment) -> Result<String, TemplateError> {
@@ -58,7 +70,13 @@ pub(super) fn render(format: Format, attachment: &Attachment) -> Result<String, 
     for (name, text) in TEMPLATES {
         environment.add_template(name, text)?;
     }
-    let slots = Slots { attachment, format, file: attachment.file_name() };
+    let slots = Slots {
+        attachment,
+        format,
+        file: attachment.file_name(),
+        fence: fence(attachment),
+        processor: processor(format, attachment),
+    };
     let name = match format {
         Format::Bootstrap => "bootstrap.yaml",
         Format::Filter => "filter.yaml",
@@ -66,6 +84,28 @@ pub(super) fn render(format: Format, attachment: &Attachment) -> Result<String, 
         Format::Istio => "istio.yaml",
     };
     Ok(environment.get_template(name)?.render(Serde(slots))?)
+}
+
+/// Full duplex needs none, since nobody has the body any more. Where the body was held for Consort, nobody needs to hold
+/// it again.
+fn fence(attachment: &Attachment) -> &'static [&'static str] {
+    let is_wanted = attachment.on_failure == OnFailure::Closed && attachment.aliases.is_some();
+    match attachment.mode {
+        Mode::Standalone if is_wanted => &["hold", "reader", "refusal"],
+        Mode::Buffered | Mode::Handoff if is_wanted => &["reader", "refusal"],
+        _ => &[],
+    }
+}
+
+/// Envoy Gateway makes a name of its policy's, the namespace included.
+fn processor(format: Format, attachment: &Attachment) -> String {
+    let name = "envoy.filters.http.ext_proc";
+    match format {
+        Format::EnvoyGateway => {
+            format!("{name}/envoyextensionpolicy/{}/consort/extproc/0", attachment.place.namespace)
+        }
+        Format::Bootstrap | Format::Filter | Format::Istio => name.to_owned(),
+    }
 }
 
 /// A part, moved to this column.

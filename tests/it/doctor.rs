@@ -41,14 +41,38 @@ async fn nothing_is_found_where_a_shipped_file_runs() {
     }
     assert_eq!(findings(EnvoyOptions::shipped("envoy-handoff.yaml"), &[HANDOFF, DOOR]).await, []);
     let prefixed = EnvoyOptions::shipped("envoy.yaml")
-        .edit(|yaml| instead(&yaml, &["--gate", "--gate-prefix", "ens", "--mode", "duplex"]));
+        .edit(|yaml| instead(&yaml, &["--gate", "--alias-prefix", "ens", "--mode", "duplex"]));
     assert_eq!(findings(prefixed, &[]).await, []);
 }
 
 /// A shipped file, what is changed in it, and the one finding: its severity, its setting, a word of its symptom.
 type Row = (&'static str, &'static str, &'static str, (&'static str, &'static str, &'static str));
 
-const ROWS: [Row; 36] = [
+const ROWS: [Row; 40] = [
+    (
+        "envoy.yaml",
+        "                  consort.fence.refusal:\n                    \"@type\": type.googleapis.com/envoy.config.route.v3.FilterConfig\n                    config: {}\n",
+        "",
+        ("warning", "typed_per_filter_config", "prompts for aliases"),
+    ),
+    (
+        "envoy.yaml",
+        "- string_match: {exact: \"maths-ensemble\"}",
+        "- string_match: {exact: \"ensemble\"}",
+        ("warning", "http_filters", "prompts for this alias"),
+    ),
+    (
+        "envoy.yaml",
+        "                name: envoy.filters.http.fault\n                typed_config:\n                  \"@type\": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault\n                  abort: {http_status: 503, percentage: {numerator: 100}}\n",
+        "                name: envoy.filters.http.fault\n                typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer, max_request_bytes: 1}\n",
+        ("warning", "http_filters", "reach the upstream"),
+    ),
+    (
+        "envoy.yaml",
+        "response_flag_filter: {flags: [FI]}",
+        "response_flag_filter: {flags: [FI, UH]}",
+        ("warning", "local_reply_config.mappers", "replaced by its text"),
+    ),
     (
         "envoy-duplex.yaml",
         "max_requests: 65536, max_retries",
@@ -81,7 +105,7 @@ const ROWS: [Row; 36] = [
         (
             "error",
             "circuit_breakers.thresholds.max_connections",
-            "run 1025 of those that wait at once passes to the upstream",
+            "run 1025 of those that wait at once is refused",
         ),
     ),
     (
@@ -210,8 +234,8 @@ const ROWS: [Row; 36] = [
     ),
     (
         "envoy.yaml",
-        "          access_log:\n",
-        "          local_reply_config: {body_format: {text_format_source: {inline_string: x}}}\n          access_log:\n",
+        "          local_reply_config:\n",
+        "          local_reply_config:\n            body_format: {text_format_source: {inline_string: x}}\n",
         ("error", "local_reply_config.body_format", "replaced"),
     ),
     (
@@ -240,14 +264,14 @@ const ROWS: [Row; 36] = [
     ),
     (
         "envoy-gate.yaml",
-        "- string_match: {exact: \"maths-ensemble\"}",
-        "- string_match: {exact: \"ensemble\"}",
+        "- string_match: {exact: \"maths-ensemble\"}\n                                          - string_match: {exact: \"research-ensemble\"}\n",
+        "- string_match: {exact: \"ensemble\"}\n                                          - string_match: {exact: \"research-ensemble\"}\n",
         ("error", "xds_matcher", "this alias"),
     ),
     (
         "envoy-gate.yaml",
-        "- string_match: {exact: \"maths-ensemble\"}",
-        "- or_match: {value_matchers: [{string_match: {exact: \"maths-ensemble\"}}, {string_match: {exact: \"gpt-4o\"}}]}",
+        "- string_match: {exact: \"maths-ensemble\"}\n                                          - string_match: {exact: \"research-ensemble\"}\n",
+        "- or_match: {value_matchers: [{string_match: {exact: \"maths-ensemble\"}}, {string_match: {exact: \"gpt-4o\"}}]}\n                                          - string_match: {exact: \"research-ensemble\"}\n",
         ("note", "xds_matcher", "through Consort"),
     ),
     (

@@ -90,9 +90,9 @@ async fn a_second_processor_after_ours_sees_only_what_passes() {
 async fn a_local_reply_format_rewrites_plain_answers_and_leaves_streams() {
     let stack = Options::new()
         .edit(|yaml| {
-            let at = "          generate_request_id: true";
+            let at = "          local_reply_config:\n";
             let format = format!(
-                "          local_reply_config: {{body_format: {{text_format_source: {{inline_string: 'rewritten: %LOCAL_REPLY_BODY%'}}}}}}\n{at}"
+                "{at}            body_format: {{text_format_source: {{inline_string: 'rewritten: %LOCAL_REPLY_BODY%'}}}}\n"
             );
             replace_once(yaml, at, &format)
         })

@@ -15,15 +15,16 @@ use crate::stack::{CHAT, Options, Stack, ms};
 const MODES: [&str; 4] = ["standalone", "duplex", "buffered", "handoff"];
 const EXAMPLE: &str = "deploy/consort.example.yaml";
 
-/// The shipped files, and the arguments that they are made with.
-const SHIPPED: [(&str, &[&str]); 6] = [
-    ("envoy.yaml", &["--mode", "standalone"]),
-    ("envoy-gate.yaml", &["--mode", "standalone", "--gate"]),
-    ("envoy-duplex.yaml", &["--mode", "duplex"]),
-    ("envoy-buffered.yaml", &["--mode", "buffered"]),
-    ("envoy-handoff.yaml", &["--mode", "handoff"]),
+/// The shipped files, and the configuration and arguments that they are made with.
+const SHIPPED: [(&str, &str, &[&str]); 6] = [
+    ("envoy.yaml", EXAMPLE, &["--mode", "standalone"]),
+    ("envoy-gate.yaml", EXAMPLE, &["--mode", "standalone", "--gate"]),
+    ("envoy-duplex.yaml", EXAMPLE, &["--mode", "duplex"]),
+    ("envoy-buffered.yaml", EXAMPLE, &["--mode", "buffered"]),
+    ("envoy-handoff.yaml", EXAMPLE, &["--mode", "handoff"]),
     (
         "compose/envoy.yaml",
+        "deploy/envoy/compose/consort.yaml",
         &[
             "--mode",
             "standalone",
@@ -38,28 +39,36 @@ const SHIPPED: [(&str, &[&str]); 6] = [
 ];
 
 fn command(arguments: &[&str]) -> Command {
+    command_for(EXAMPLE, arguments)
+}
+
+fn command_for(config: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_consort"));
-    command.args(["envoy-config", "-c", EXAMPLE]).args(arguments);
+    command.args(["envoy-config", "-c", config]).args(arguments);
     command.current_dir(workspace()).env_remove("CONSORT_LISTEN");
     command
 }
 
 fn printed(arguments: &[&str]) -> String {
-    let Output { status, stdout, stderr } = command(arguments).output().unwrap();
+    printed_for(EXAMPLE, arguments)
+}
+
+fn printed_for(config: &str, arguments: &[&str]) -> String {
+    let Output { status, stdout, stderr } = command_for(config, arguments).output().unwrap();
     assert!(status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&stderr));
     String::from_utf8(stdout).unwrap()
 }
 
 #[test]
 fn the_shipped_files_are_what_it_prints() {
-    for (file, arguments) in SHIPPED {
+    for (file, config, arguments) in SHIPPED {
         let shipped = fs::read_to_string(workspace().join("deploy/envoy").join(file)).unwrap_or_default();
         let again = format!(
-            "cargo run -q --bin consort -- envoy-config -c {EXAMPLE} {} > deploy/envoy/{file}",
+            "cargo run -q --bin consort -- envoy-config -c {config} {} > deploy/envoy/{file}",
             arguments.join(" ")
         );
         assert!(
-            shipped == printed(arguments),
+            shipped == printed_for(config, arguments),
             "deploy/envoy/{file} differs from what is printed; make it by\n  {again}"
         );
     }
@@ -70,7 +79,13 @@ fn every_bootstrap_is_one_that_envoy_takes() {
     let envoy = fetch::envoy().unwrap();
     let dir = tempfile::tempdir().unwrap();
     for mode in MODES {
-        for gate in [&[][..], &["--gate"], &["--gate", "--gate-prefix", "ensemble/"]] {
+        for gate in [
+            &[][..],
+            &["--on-failure", "open"],
+            &["--gate"],
+            &["--gate", "--on-failure", "open"],
+            &["--gate", "--alias-prefix", "ensemble/"],
+        ] {
             let file = dir.path().join("envoy.yaml");
             let elsewhere = [
                 "--consort",
@@ -94,13 +109,23 @@ fn every_bootstrap_is_one_that_envoy_takes() {
 
 #[test]
 fn the_head_tells_every_option_that_is_no_default_as_a_shell_reads_it() {
-    let arguments = ["--gate", "--gate-prefix", "it's $x/", "--listen", "[::1]:1", "--format", "istio"];
+    let arguments = [
+        "--gate",
+        "--alias-prefix",
+        "it's $x/",
+        "--on-failure",
+        "open",
+        "--listen",
+        "[::1]:1",
+        "--format",
+        "istio",
+    ];
     let text = printed(&[&arguments[..], &["--route", "llm", "--namespace", "default"]].concat());
     let told = text.lines().find(|line| line.starts_with("#   consort")).unwrap();
     assert_eq!(
         told,
         format!(
-            "#   consort envoy-config -c {EXAMPLE} --gate --mode standalone --format istio --gate-prefix 'it'\\''s $x/' --listen '[::1]:1' --route llm"
+            "#   consort envoy-config -c {EXAMPLE} --gate --mode standalone --format istio --alias-prefix 'it'\\''s $x/' --on-failure open --listen '[::1]:1' --route llm"
         )
     );
 }
@@ -134,7 +159,7 @@ fn lists_of_models_and_a_door_with_tls_are_ones_that_envoy_takes() {
 fn what_cannot_be_is_told() {
     for (arguments, code, why) in [
         (&["--route", "a')]"][..], 2, "expected a DNS label"),
-        (&["--gate-prefix", "e/"], 2, "--gate"),
+        (&["--alias-prefix", ""], 2, "--alias-prefix"),
         (&["--listen", "nowhere"], 2, "expected `host:port` or `unix:/path`"),
         (
             &["--format", "envoy-gateway", "--consort", "10.0.0.1:1"],
@@ -199,7 +224,9 @@ impl Platform {
         platform.listener().as_object_mut().unwrap().remove("per_connection_buffer_limit_bytes");
         let hcm = platform.hcm();
         hcm["http_filters"].as_array_mut().unwrap().retain(|f| f["name"] == "envoy.filters.http.router");
-        hcm.as_object_mut().unwrap().remove("early_header_mutation_extensions");
+        for ours in ["early_header_mutation_extensions", "local_reply_config"] {
+            hcm.as_object_mut().unwrap().remove(ours);
+        }
         let host = platform.virtual_host();
         host.as_object_mut().unwrap().remove("request_headers_to_remove");
         let routes = host["routes"].as_array_mut().unwrap();
@@ -442,6 +469,12 @@ async fn attached(format: &str, attach: Attach) {
             answers(&stack, format, &arguments).await;
             let streams = stack.envoy.stats("http.llm.ext_proc.consort.streams_started").await;
             assert_eq!(streams, if gate { 2 } else { 3 }, "{arguments:?}");
+            stack.service.kill();
+            let refused = stack.ask(json!({})).send().await;
+            let code = if mode == "duplex" { "" } else { "ensemble_unavailable" };
+            let body: Value = serde_json::from_slice(&refused.body).unwrap_or_default();
+            let told = body.pointer("/error/code").and_then(Value::as_str).unwrap_or_default();
+            assert_eq!((refused.status.as_u16(), told), (503, code), "{arguments:?}: {}", refused.text());
         }
     }
 }

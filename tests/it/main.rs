@@ -28,6 +28,7 @@ mod egress;
 mod envoy;
 mod envoy_config;
 mod errors;
+mod fault_matrix;
 mod fault_table;
 mod faults;
 mod fidelity;

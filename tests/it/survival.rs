@@ -3,15 +3,16 @@
 use std::time::{Duration, Instant};
 
 use consort_testkit::envoy::{Envoy, EnvoyOptions, replace_once};
-use consort_testkit::http;
+use consort_testkit::http::{self, Answer};
 use consort_testkit::provider::Reply;
-use consort_testkit::upstream::Upstream;
+use consort_testkit::upstream::{Upstream, hash};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::stack::{CHAT, Options, Stack, ms, question};
+use crate::envoy_config::instead;
+use crate::stack::{ALIAS, CHAT, Options, Stack, ms, question};
 
 #[tokio::test]
 async fn two_thousand_waiting_runs_are_all_answered() {
@@ -84,17 +85,16 @@ async fn a_dead_consort_is_noticed_without_traffic_and_one_that_is_back_too() {
     assert_eq!(stack.ask(json!({})).send().await.header("x-ensemble-outcome"), "full");
 }
 
-/// The price of an attachment that every Envoy has: the body is Envoy's, and it fails open.
+/// The body is Envoy's there, so it could pass: the fence is what refuses it.
 #[tokio::test]
-async fn consort_killed_while_a_buffered_panel_runs_lets_the_alias_pass() {
+async fn consort_killed_while_a_buffered_panel_runs_is_a_503_for_the_caller() {
     let stack = Options::buffered().start().await;
-    stack.upstream.knows_no_models();
     stack.provider.model("model-c").reply(Reply::stall());
     let caller = tokio::spawn(stack.ask(json!({})).send());
     stack.provider.wait_for("model-c", 1).await;
     stack.service.kill();
-    let answer = caller.await.unwrap();
-    assert_eq!((answer.status.as_u16(), &answer.json()["error"]["code"]), (404, &json!("model_not_found")));
+    assert_refused(&caller.await.unwrap(), "buffered");
+    assert!(stack.upstream.requests().is_empty());
 }
 
 #[tokio::test]
@@ -121,21 +121,85 @@ async fn consort_killed_in_mid_stream_breaks_the_stream_at_once() {
     }
 }
 
+/// Refused by Envoy's fence, in OpenAI's envelope.
+#[track_caller]
+fn assert_refused(answer: &Answer, what: &str) {
+    assert_eq!(answer.status, 503, "{what}: {}", answer.text());
+    let error = &answer.json()["error"];
+    let message = "The model is unavailable at the moment. Please try again.";
+    assert_eq!(
+        *error,
+        json!({"message": message, "type": "server_error", "param": null, "code": "ensemble_unavailable"}),
+        "{what}"
+    );
+    assert_eq!(answer.header("retry-after"), "1", "{what}");
+}
+
 #[tokio::test]
-async fn without_consort_plain_models_answer_and_an_alias_gets_the_upstreams_word() {
-    for file in ["envoy.yaml", "envoy-buffered.yaml"] {
+async fn without_consort_plain_models_answer_and_no_prompt_for_an_alias_passes() {
+    for file in ["envoy.yaml", "envoy-gate.yaml", "envoy-buffered.yaml", "envoy-handoff.yaml"] {
         let upstream = Upstream::start().await;
         let envoy = Envoy::start(EnvoyOptions::shipped(file).upstream(upstream.addr())).await;
-        let plain = json!({"model": "gpt-4o", "messages": []});
-        let answer = http::post(envoy.addr(), CHAT).json(&plain).send().await;
-        assert_eq!((answer.status.as_u16(), answer.header("x-upstream")), (200, "echo"), "{file}");
-        upstream.knows_no_models();
-        let answer = http::post(envoy.addr(), CHAT).json(&question(json!({}))).send().await;
-        assert_eq!(
-            (answer.status.as_u16(), &answer.json()["error"]["code"]),
-            (404, &json!("model_not_found"))
-        );
+        let json_type = |body: Vec<u8>| {
+            http::post(envoy.addr(), CHAT).header("content-type", "application/json").body(body)
+        };
+        let padded = |model: &str, n: usize| {
+            json!({"model": model, "messages": [], "user": "x".repeat(n)}).to_string().into_bytes()
+        };
+        for (nth, length) in [0, 20_000, 3 << 20].into_iter().enumerate() {
+            let plain = padded("gpt-4o", length);
+            let answer = json_type(plain.clone()).send().await;
+            assert_eq!(
+                (answer.status.as_u16(), answer.header("x-upstream")),
+                (200, "echo"),
+                "{file}, {length}"
+            );
+            let arrived = upstream.wait_for(nth + 1).await.pop().unwrap();
+            assert_eq!(arrived.hash, hash(&plain), "{file}, {length}");
+            assert_refused(&json_type(padded(ALIAS, length)).send().await, file);
+        }
+        let ask = question(json!({}));
+        // What Envoy reads otherwise than Consort, or not at all, might be an alias's.
+        let text = http::post(envoy.addr(), CHAT).header("content-type", "text/plain");
+        assert_refused(&text.body(ask.to_string()).send().await, file);
+        assert_refused(&http::post(envoy.addr(), CHAT).body(ask.to_string()).send().await, file);
+        assert_refused(&json_type(format!("{ask} x").into_bytes()).send().await, file);
+        let mut upload =
+            http::post(envoy.addr(), CHAT).header("content-type", "application/json").upload(&[]).await;
+        upload.piece(ask.to_string()).await;
+        assert_refused(&upload.finish().await.rest().await, file);
+        // No model, no alias.
+        let answer = json_type(b"{\"messages\":[]}".to_vec()).send().await;
+        assert_eq!(answer.header("x-upstream"), "echo", "{file}");
+        assert_eq!(upstream.requests().len(), 4, "{file}");
     }
+}
+
+#[tokio::test]
+async fn beyond_the_circuit_breaker_plain_models_answer_and_no_prompt_for_an_alias_passes() {
+    for file in ["envoy.yaml", "envoy-gate.yaml", "envoy-buffered.yaml"] {
+        let full =
+            |yaml| replace_once(yaml, "max_requests: 65536, max_retries", "max_requests: 1, max_retries");
+        let stack = Options::shipped(file).edit(full).start().await;
+        stack.provider.model("model-c").reply(Reply::stall());
+        let caller = tokio::spawn(stack.ask(json!({})).try_open());
+        stack.provider.wait_for("model-c", 1).await;
+        assert_refused(&stack.ask(json!({})).send().await, file);
+        let plain = http::post(stack.envoy.addr(), CHAT).json(&json!({"model": "gpt-4o"})).send().await;
+        assert_eq!(plain.header("x-upstream"), "echo", "{file}: {}", plain.text());
+        assert_eq!(stack.upstream.requests().len(), 1, "{file}");
+        caller.abort();
+    }
+}
+
+#[tokio::test]
+async fn where_the_operator_lets_aliases_pass_the_upstream_says_what_it_thinks_of_them() {
+    let options = Options::new().edit(|yaml| instead(&yaml, &["--on-failure", "open"]));
+    let stack = options.start().await;
+    stack.upstream.knows_no_models();
+    stack.service.kill();
+    let answer = stack.ask(json!({})).send().await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["error"]["code"]), (404, &json!("model_not_found")));
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::dump::{Dump, Manager};
-use super::{Expected, Finding, Part, Severity, at, cluster, connection, gate, list, processor};
+use super::{Expected, Finding, Part, Severity, at, cluster, connection, fence, gate, list, processor};
 
 /// A filter of Consort's.
 pub(super) struct Attached<'a> {
@@ -48,16 +48,17 @@ pub(super) fn check(dump: &Dump<'_>, expected: &Expected, findings: &mut Vec<Fin
         let (place, config) = (attached.place(), at(attached.filter, "typed_config"));
         let mut part = Part { place: place.clone(), value: attached.processor, findings: &mut *findings };
         processor::check(&mut part, attached, dump);
-        gate::check(&mut Part { place, value: config, findings: &mut *findings }, attached);
+        let mut part = Part { place, value: config, findings: &mut *findings };
+        gate::check(&mut part, attached);
+        let lets_aliases_pass = fence::check(&mut part, attached);
         connection::check(&mut *findings, attached, dump);
-        let fails_open = clusters.entry(attached.cluster()).or_insert(false);
-        *fails_open |= at(attached.processor, "failure_mode_allow") == true;
+        *clusters.entry(attached.cluster()).or_insert(false) |= lets_aliases_pass;
     }
-    for (name, fails_open) in clusters {
+    for (name, lets_aliases_pass) in clusters {
         let value = dump.cluster(name);
         let place = format!("cluster {name}");
         let mut part = Part { place, value: value.unwrap_or(&Value::Null), findings: &mut *findings };
-        cluster::check(&mut part, expected, fails_open);
+        cluster::check(&mut part, expected, lets_aliases_pass);
     }
 }
 

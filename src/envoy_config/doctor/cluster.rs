@@ -6,7 +6,7 @@ use super::{Expected, Part, Severity, at, list, transport};
 const PROTOCOL: &str = "typed_extension_protocol_options";
 
 /// The cluster of the filter.
-pub(super) fn check(part: &mut Part<'_>, expected: &Expected, fails_open: bool) {
+pub(super) fn check(part: &mut Part<'_>, expected: &Expected, lets_aliases_pass: bool) {
     if part.value.is_null() {
         part.tell(
             Error,
@@ -17,10 +17,10 @@ pub(super) fn check(part: &mut Part<'_>, expected: &Expected, fails_open: bool) 
         );
         return;
     }
-    let beyond = if fails_open {
+    let beyond = if lets_aliases_pass {
         "passes to the upstream, prompt included (failure_mode_allow)"
     } else {
-        "is refused with status_on_error"
+        "is refused with status_on_error, or by the fence"
     };
     check_breakers(part, expected.max_inflight, beyond);
     check_protocol(part, Error, "every chat request fails: gRPC is HTTP/2");

@@ -1,5 +1,7 @@
 //! What stands around the filter: the listener, its connection manager, and the routes that turn Consort on.
 
+use serde_json::Value;
+
 use super::Severity::{Error, Note, Warning};
 use super::attachment::Attached;
 use super::door::{self, TICKET};
@@ -53,7 +55,8 @@ fn check_manager(part: &mut Part<'_>, hands_over: bool) {
         "Consort's answers that are not streamed are replaced by this text",
     );
     let mappers = "local_reply_config.mappers";
-    let rewrites = list(part.at(mappers)).any(|mapper| mapper.get("body_format_override").is_some());
+    let rewrites = list(part.at(mappers))
+        .any(|mapper| mapper.get("body_format_override").is_some() && !takes_faults_alone(mapper));
     part.want(
         !rewrites,
         Warning,
@@ -74,6 +77,12 @@ fn check_manager(part: &mut Part<'_>, hands_over: bool) {
             "tickets that callers made up reach Consort's door, which refuses them",
         );
     }
+}
+
+/// The fence's refusals are faults, and Consort's answers are none.
+fn takes_faults_alone(mapper: &Value) -> bool {
+    list(at(mapper, "filter.and_filter.filters"))
+        .any(|filter| list(at(filter, "response_flag_filter.flags")).eq(["FI"]))
 }
 
 fn check_routes(

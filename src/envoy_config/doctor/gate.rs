@@ -16,8 +16,7 @@ pub(super) fn check(part: &mut Part<'_>, attached: &Attached<'_>) {
     if matcher.is_null() {
         return;
     }
-    let mut found = Found::default();
-    found.search(matcher);
+    let found = Found::within(matcher);
     if !found.is_ours {
         let is = "a matcher that is not of consort envoy-config".to_owned();
         part.tell(
@@ -30,10 +29,7 @@ pub(super) fn check(part: &mut Part<'_>, attached: &Attached<'_>) {
         return;
     }
     let aliases = &attached.expected.aliases;
-    let is_let_in = |alias: &String| {
-        found.exact.contains(&&**alias) || found.prefixes.iter().any(|prefix| alias.starts_with(prefix))
-    };
-    for alias in aliases.iter().filter(|alias| !is_let_in(alias)) {
+    for alias in found.missing(aliases) {
         let is = format!("does not know {alias:?}");
         part.tell(
             Error,
@@ -76,13 +72,28 @@ fn check_reader(part: &mut Part<'_>, attached: &Attached<'_>) {
 
 /// The names in a matcher.
 #[derive(Default)]
-struct Found<'a> {
-    is_ours: bool,
+pub(super) struct Found<'a> {
+    /// Whether it looks at what Consort's filters have read.
+    pub(super) is_ours: bool,
     exact: Vec<&'a str>,
     prefixes: Vec<&'a str>,
 }
 
 impl<'a> Found<'a> {
+    pub(super) fn within(matcher: &'a Value) -> Self {
+        let mut found = Self::default();
+        found.search(matcher);
+        found
+    }
+
+    /// Those of the aliases that it does not know.
+    pub(super) fn missing<'n>(&self, aliases: &'n [String]) -> impl Iterator<Item = &'n String> {
+        aliases.iter().filter(|alias| {
+            !self.exact.contains(&alias.as_str())
+                && !self.prefixes.iter().any(|prefix| alias.starts_with(prefix))
+        })
+    }
+
     fn search(&mut self, value: &'a Value) {
         match value {
             Value::Object(members) => {

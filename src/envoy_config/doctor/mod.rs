@@ -7,6 +7,7 @@ mod cluster;
 mod connection;
 mod door;
 mod dump;
+mod fence;
 mod fetch;
 mod gate;
 mod processor;

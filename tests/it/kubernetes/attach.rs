@@ -97,6 +97,8 @@ fn envoy_ai_gateway_routes_every_alias_to_the_http_door() {
 struct Patches {
     cluster: Value,
     filter: Value,
+    /// Those behind it.
+    fence: Vec<Value>,
     manager: Value,
     route: Value,
 }
@@ -104,13 +106,19 @@ struct Patches {
 impl Patches {
     fn of(name: &str) -> Self {
         let resources = documents(&read(&format!("{DIRECTORY}/{name}.yaml")));
-        let mut patches =
-            Self { cluster: Value::Null, filter: Value::Null, manager: json!({}), route: json!({}) };
+        let mut patches = Self {
+            cluster: Value::Null,
+            filter: Value::Null,
+            fence: Vec::new(),
+            manager: json!({}),
+            route: json!({}),
+        };
         for patch in resources.iter().flat_map(|one| one["spec"]["configPatches"].as_array()).flatten() {
             let value = patch["patch"]["value"].clone();
             match patch["applyTo"].as_str().unwrap() {
                 "CLUSTER" => patches.cluster = value,
-                "HTTP_FILTER" => patches.filter = value,
+                "HTTP_FILTER" if value["name"] == "envoy.filters.http.ext_proc" => patches.filter = value,
+                "HTTP_FILTER" => patches.fence.push(value),
                 "NETWORK_FILTER" => patches.manager = value["typed_config"].clone(),
                 "HTTP_ROUTE" => patches.route = value,
                 // Those that are merged elsewhere are proven where they are generated.
@@ -121,6 +129,7 @@ impl Patches {
             let value = patch["operation"]["value"].clone();
             match patch["operation"]["path"].as_str().unwrap() {
                 "" if patch["name"] == "consort" => patches.cluster = value,
+                "" => patches.fence.push(value),
                 "/typed_config" => patches.filter = json!({"name": "consort", "typed_config": value}),
                 "/typed_config/http_filters/0" => patches.filter = value,
                 path => {
@@ -141,11 +150,12 @@ impl Patches {
         }});
         let mut route = json!({"match": {"prefix": "/"}, "direct_response": {"status": 404}});
         merge(&mut route, &self.route);
+        let filters = [&[self.filter.clone()], &*self.fence, &[router]].concat();
         let mut manager = json!({
             "@type": MANAGER,
             "stat_prefix": "test",
             "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
-            "http_filters": [self.filter, router]
+            "http_filters": filters
         });
         merge(&mut manager, &self.manager);
         let filter =

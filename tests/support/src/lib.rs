@@ -4,6 +4,7 @@
 //! - [`envoy`] runs the files of `deploy/envoy/` in it.
 //! - [`provider`] is a scripted chat-completions API that is as strict as the real one, and remembers everything.
 //! - [`panel`] is one that answers the demo's questions; `provider` runs it as a program.
+//! - [`link`] is the network between two of them, with its faults.
 //! - [`proxy`] stands on the way to a provider.
 //! - [`anthropic`] is the same for the Messages API.
 //! - [`upstream`] stands where requests for plain models go, and shows what reached it.
@@ -27,6 +28,7 @@ pub mod anthropic;
 pub mod envoy;
 pub mod fetch;
 pub mod http;
+pub mod link;
 mod listen;
 pub mod panel;
 mod process;

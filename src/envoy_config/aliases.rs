@@ -1,4 +1,4 @@
-//! Which models Envoy's gate takes for Consort's.
+//! Which models Envoy takes for Consort's, at the gate before it and at the fence behind it.
 
 use serde::ser::{Serialize, Serializer};
 
@@ -6,18 +6,18 @@ use super::address::quoted;
 
 /// The names of Consort's that Envoy is to know by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gate {
+pub struct Aliases {
     names: Vec<String>,
     prefix: Option<String>,
 }
 
-/// A gate that lets nobody in.
+/// Nothing is Consort's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the configuration has no ensemble, so a gate would keep everything from Consort")]
 pub struct NoAliases;
 
-impl Gate {
-    /// A gate for these aliases. Those that begin with the prefix are known by it, and so is what will begin with it later.
+impl Aliases {
+    /// These aliases. Those that begin with the prefix are known by it, and so is what will begin with it later.
     ///
     /// # Errors
     /// When there is nothing that Consort would be asked about.
@@ -33,7 +33,7 @@ impl Gate {
 }
 
 /// As Envoy's `StringMatcher`s, in YAML's flow style.
-impl Serialize for Gate {
+impl Serialize for Aliases {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let exact = self.names.iter().map(|name| format!("{{exact: {}}}", quoted(name)));
         let prefix = self.prefix.iter().map(|prefix| format!("{{prefix: {}}}", quoted(prefix)));
@@ -45,18 +45,18 @@ impl Serialize for Gate {
 mod tests {
     use super::*;
 
-    fn gate(aliases: &[&str], prefix: Option<&str>) -> Result<String, NoAliases> {
-        let gate = Gate::new(aliases.iter().map(|&name| name.to_owned()), prefix.map(str::to_owned))?;
-        Ok(serde_json::to_string(&gate).unwrap())
+    fn matchers(aliases: &[&str], prefix: Option<&str>) -> Result<String, NoAliases> {
+        let aliases = Aliases::new(aliases.iter().map(|&name| name.to_owned()), prefix.map(str::to_owned))?;
+        Ok(serde_json::to_string(&aliases).unwrap())
     }
 
     #[test]
-    fn a_gate_knows_each_alias_by_its_name_or_by_its_prefix() {
+    fn each_alias_is_known_by_its_name_or_by_its_prefix() {
         let told = |text: &str| Ok(text.to_owned());
-        assert_eq!(gate(&["b", "a"], None), told(r#"["{exact: \"a\"}","{exact: \"b\"}"]"#));
-        assert_eq!(gate(&["e/a", "b"], Some("e/")), told(r#"["{exact: \"b\"}","{prefix: \"e/\"}"]"#));
-        assert_eq!(gate(&["e/a"], Some("e/")), told(r#"["{prefix: \"e/\"}"]"#));
-        assert_eq!(gate(&["\"} é\n"], None), told(r#"["{exact: \"\\\"} é\\n\"}"]"#));
-        assert_eq!(gate(&[], None), Err(NoAliases));
+        assert_eq!(matchers(&["b", "a"], None), told(r#"["{exact: \"a\"}","{exact: \"b\"}"]"#));
+        assert_eq!(matchers(&["e/a", "b"], Some("e/")), told(r#"["{exact: \"b\"}","{prefix: \"e/\"}"]"#));
+        assert_eq!(matchers(&["e/a"], Some("e/")), told(r#"["{prefix: \"e/\"}"]"#));
+        assert_eq!(matchers(&["\"} é\n"], None), told(r#"["{exact: \"\\\"} é\\n\"}"]"#));
+        assert_eq!(matchers(&[], None), Err(NoAliases));
     }
 }
