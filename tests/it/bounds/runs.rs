@@ -1,11 +1,11 @@
 //! How many runs there are at once.
 
 use consort_testkit::eventually;
+use consort_testkit::http;
 use consort_testkit::provider::Reply;
 use serde_json::json;
 
-use super::post;
-use crate::stack::{Options, ms, question};
+use crate::stack::{CHAT, Options, ms, question};
 
 #[tokio::test]
 async fn an_alias_has_as_many_runs_in_flight_as_its_own_cap_says_whoever_asks() {
@@ -13,7 +13,7 @@ async fn an_alias_has_as_many_runs_in_flight_as_its_own_cap_says_whoever_asks() 
     let options = Options::new().ensemble("max_inflight: 2").models(other);
     let stack = options.config("limits: {caller_key: {header: x-caller}}").start().await;
     for door in [stack.envoy.addr(), stack.service.http()] {
-        let ask = |caller: &str| post(door).header("x-caller", caller).json(&question(json!({})));
+        let ask = |caller: &str| http::post(door, CHAT).header("x-caller", caller).json(&question(json!({})));
         stack.provider.model("model-a").reply(Reply::stall());
         let before = stack.provider.requests_for("model-a").len();
         let running = ["ann", "bob"].map(|caller| tokio::spawn(ask(caller).try_open()));
@@ -23,7 +23,7 @@ async fn an_alias_has_as_many_runs_in_flight_as_its_own_cap_says_whoever_asks() 
             (refused.status.as_u16(), &refused.json()["error"]["code"], refused.header("retry-after")),
             (503, &json!("overloaded"), "1")
         );
-        let other = post(door).json(&question(json!({"model": "other"}))).send().await;
+        let other = http::post(door, CHAT).json(&question(json!({"model": "other"}))).send().await;
         assert_eq!(other.status, 200, "another alias has its own: {}", other.text());
         stack.provider.model("model-a").reply(Reply::text("one"));
         running.iter().for_each(tokio::task::JoinHandle::abort);

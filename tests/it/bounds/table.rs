@@ -7,8 +7,7 @@ use consort_testkit::provider::Reply;
 use consort_testkit::workspace;
 use serde_json::json;
 
-use super::post;
-use crate::stack::{ALIAS, Options, question};
+use crate::stack::{ALIAS, CHAT, Options, question};
 
 const REQUESTS: &str = "tests/it/bounds/requests.rs";
 const PROVIDERS: &str = "tests/it/bounds/providers.rs";
@@ -266,7 +265,7 @@ async fn nothing_that_is_sent_makes_a_long_line_or_a_label() {
         for door in [stack.envoy.addr(), stack.service.http()] {
             let fields =
                 json!({"user": long(50_000), "metadata": {long(100): long(100)}, "temperature": long(9_000)});
-            let call = post(door).json(&question(fields));
+            let call = http::post(door, CHAT).json(&question(fields));
             let call = call.header("x-request-id", &"r".repeat(128)).header("user-agent", &long(9_000));
             let call =
                 call.header("x-ensemble-models", &long(9_000)).header("x-ensemble-strategy", &long(9_000));
@@ -277,7 +276,7 @@ async fn nothing_that_is_sent_makes_a_long_line_or_a_label() {
     stack.provider.model("model-a").reply(reply);
     for model in [ALIAS.to_owned(), long(4_000)] {
         let body = question(json!({"model": model, "x": long(9_000)}));
-        post(stack.service.http()).json(&body).send().await;
+        http::post(stack.service.http(), CHAT).json(&body).send().await;
     }
     let metrics = http::get(stack.service.admin(), "/metrics").header("host", "localhost").send().await;
     assert!(metrics.status == 200 && !metrics.text().contains(MARK), "a label is somebody's words");
