@@ -119,6 +119,13 @@ pub const DEGRADED: Metric = counter(
 /// Runs that are being answered.
 pub const INFLIGHT: Metric =
     gauge("consort_inflight", Unit::Count, &[], "Requests to aliases that are being answered now.");
+/// What the runtime has to do.
+pub const TASKS: Metric = gauge(
+    "consort_tasks",
+    Unit::Count,
+    &[],
+    "Tasks of the runtime that are alive: connections, background work, and what serves a stream. At rest always the same.",
+);
 /// Our own work in a run.
 pub const OVERHEAD: Metric = seconds(
     "consort_overhead_seconds",
@@ -301,12 +308,13 @@ pub const BUILD_INFO: Metric =
     gauge("consort_build_info", Unit::Count, &["version"], "Always 1; its label is the running version.");
 
 /// Every metric, in the order in which the documentation has them.
-pub const ALL: [&Metric; 33] = [
+pub const ALL: [&Metric; 34] = [
     &REQUESTS,
     &REQUEST_DURATION,
     &ERRORS,
     &DEGRADED,
     &INFLIGHT,
+    &TASKS,
     &OVERHEAD,
     &PASSTHROUGH,
     &OTHERWISE,
