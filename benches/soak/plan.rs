@@ -289,7 +289,7 @@ impl Plan {
 
     /// How long the caller rests afterwards.
     pub fn rest(&self) -> Duration {
-        Duration::from_millis(50 + draw(self.n, 70) % 300)
+        Duration::from_millis(200 + draw(self.n, 70) % 800)
     }
 
     /// The text of an answer that is right.

@@ -1,11 +1,13 @@
 //! The cap on runs in flight.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::lateness::Lateness;
 use crate::telemetry::metrics::{self, Gauge};
 
 /// The cap on runs in flight: past it a run is refused at once, never queued, so that overload
@@ -24,6 +26,8 @@ struct Runs {
     /// The last of them has ended.
     idle: Notify,
     cut: CancellationToken,
+    /// This process does not keep up with its work.
+    is_late: AtomicBool,
 }
 
 /// A place among the runs in flight; dropping it frees the place.
@@ -45,12 +49,28 @@ impl Admission {
         Self { max: max_inflight, ..self.clone() }
     }
 
-    /// A place, unless all are taken.
+    /// A place, unless all are taken, or too much is to be done already.
     pub fn admit(&self) -> Option<Permit> {
+        if self.runs.is_late.load(Ordering::Relaxed) {
+            return None;
+        }
         let one_more = |inflight| (inflight < self.max).then_some(inflight + 1);
         self.runs.inflight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
         self.shown.increment(1.0);
         Some(Permit { runs: Arc::clone(&self.runs), shown: self.shown.clone() })
+    }
+
+    /// From now on, nothing is admitted while the work of this process is late by more than `max`, and has been so
+    /// for a second; without a bound, that does not matter. Never ends.
+    pub async fn watch_lateness(self, max: Option<Duration>) {
+        self.runs.is_late.store(false, Ordering::Relaxed);
+        match max {
+            Some(max) => {
+                let tell = |is_late| self.runs.is_late.store(is_late, Ordering::Relaxed);
+                Lateness::beyond(max).watch(tell).await;
+            }
+            None => std::future::pending().await,
+        }
     }
 
     /// Waits until no run is in flight.
@@ -97,6 +117,16 @@ mod tests {
         assert!(admission.admit().is_none());
         drop(permit);
         assert!(admission.admit().is_some());
+    }
+
+    #[test]
+    fn nobody_is_admitted_while_there_is_too_much_to_do() {
+        let admission = Admission::new(2);
+        let permit = admission.admit();
+        admission.runs.is_late.store(true, Ordering::Relaxed);
+        assert!(admission.admit().is_none() && admission.with_max(9).admit().is_none());
+        admission.runs.is_late.store(false, Ordering::Relaxed);
+        assert!(permit.is_some() && admission.admit().is_some());
     }
 
     #[test]
