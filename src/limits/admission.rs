@@ -149,7 +149,7 @@ mod tests {
         let (first, second) = (admission.admit().unwrap(), admission.with_max(9).admit().unwrap());
         let waits = async |limit| tokio::time::timeout(limit, admission.idle()).await.is_err();
         drop(first);
-        assert!(waits(std::time::Duration::from_secs(1)).await);
+        assert!(waits(Duration::from_secs(1)).await);
         let ending = async { drop(second) };
         tokio::join!(admission.idle(), ending);
     }

@@ -78,7 +78,8 @@ mod tests {
     fn a_crowd_that_passes_is_no_overload_and_a_load_that_lasts_is() {
         let (mut lateness, mut at) = (Lateness::beyond(MAX), Instant::now());
         let apart = Duration::from_millis(250);
-        let crowd = told(&mut lateness, &mut at, &[LATE, LATE, LATE, LATE, MAX, LATE, LATE, LATE, LATE], apart);
+        let crowd =
+            told(&mut lateness, &mut at, &[LATE, LATE, LATE, LATE, MAX, LATE, LATE, LATE, LATE], apart);
         assert_eq!(crowd, [false; 9], "one look in time is enough");
         let load = told(&mut lateness, &mut at, &[LATE, LATE, MAX], apart);
         assert_eq!(load, [true, true, false], "and one is enough again");

@@ -31,7 +31,8 @@ impl Seen {
     /// Runs that were answered, by the second.
     fn goodput(&self) -> f64 {
         let window = EDGE..LASTS;
-        let good = self.runs.iter().filter(|(at, answer)| answer.status == 200 && window.contains(at)).count();
+        let good =
+            self.runs.iter().filter(|(at, answer)| answer.status == 200 && window.contains(at)).count();
         good as f64 / (LASTS - EDGE).as_secs_f64()
     }
 }
