@@ -1,6 +1,7 @@
 //! The callers, and what of an answer is wrong.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -278,12 +279,12 @@ fn join(calls: &mut Value, delta: &Value) {
     }
 }
 
-/// How many requests of so many have a fault of a provider, or a caller that leaves.
-pub fn troubled(requests: u64) -> [(&'static str, u64); 7] {
-    let with = |fault| {
-        (0..requests).filter(|n| Plan::of(*n).mishap.is_some_and(|m| m.fault == fault)).count() as u64
-    };
-    let leaving = (0..requests).filter(|n| Plan::of(*n).leaves.is_some()).count() as u64;
+/// How many of these requests have a fault of a provider, or a caller that leaves.
+pub fn troubled(requests: Range<u64>) -> [(&'static str, u64); 7] {
+    let plans: Vec<Plan> = requests.map(Plan::of).collect();
+    let count = |is_one: &dyn Fn(&Plan) -> bool| plans.iter().filter(|plan| is_one(plan)).count() as u64;
+    let with = |fault| count(&|plan| plan.mishap.is_some_and(|mishap| mishap.fault == fault));
+    let leaving = count(&|plan| plan.leaves.is_some());
     [
         ("500", with(Fault::Error500)),
         ("429", with(Fault::Limited429)),

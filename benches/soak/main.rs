@@ -48,9 +48,11 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// What a run may leave behind in memory, in bytes: less than any allocation that it could forget.
 const LEFT_BEHIND: f64 = 16.0;
-/// Each of these is asked once before the soak, so that whatever is made once has been made.
+/// How long callers ask before it is looked what Consort has at rest, so that whatever is made once has been made.
 const WARM_UP: Duration = Duration::from_secs(8);
+/// How often decisions are read and memory is measured.
 const EVERY: Duration = Duration::from_millis(500);
+/// How long at most what goes on may take to come to rest.
 const SETTLE: Duration = Duration::from_secs(20);
 
 /// Soaks Consort.
@@ -95,7 +97,6 @@ async fn main() -> ExitCode {
 #[derive(Clone, Copy, Debug)]
 struct Rest {
     descriptors: u64,
-    threads: u64,
     tasks: u64,
 }
 
@@ -127,7 +128,7 @@ async fn soak(options: &Options) -> Result<bool> {
     let verdict = soak.verdict(before, probe, options.minutes).await?;
     let totals = soak.ledger.totals();
     let mut report = format!(
-        "Soak of {:.0} minutes, {} callers: {} requests ({:.0}/s), {} of plain models; {} calls of models, of which {} were faulty; \
+        "Soak of {} minutes, {} callers: {} requests ({:.0}/s), {} of plain models; {} calls of models, of which {} were faulty; \
          {:.2} cores of Consort, {:.2} of Envoy, {:.2} of callers and providers.\n\nRequests with a fault: ",
         options.minutes,
         options.callers,
@@ -140,7 +141,7 @@ async fn soak(options: &Options) -> Result<bool> {
         used[1],
         used[2],
     );
-    let troubled = caller::troubled(next).map(|(name, count)| format!("{name} {count}"));
+    let troubled = caller::troubled(options.first..next).map(|(name, count)| format!("{name} {count}"));
     report.push_str(&format!("{}.\n\n{}\n", troubled.join(", "), verdict.table()));
     for wrong in &totals.wrongs {
         report.push_str(&format!("\n- {wrong}"));
@@ -225,7 +226,7 @@ impl Soak {
     async fn rest(&self) -> Result<Rest> {
         let pid = self.consort.id()?;
         let tasks = self.consort.metrics().await.sum("consort_tasks", "") as u64;
-        Ok(Rest { descriptors: stand::descriptors(pid)?, threads: stand::threads(pid)?, tasks })
+        Ok(Rest { descriptors: stand::descriptors(pid)?, tasks })
     }
 
     /// Takes every place at once, and one more: a permit that leaked would be missed.
@@ -255,7 +256,6 @@ impl Soak {
         verdict.says("every place can be taken at once, and not one more", places, probe == (PLACES, 1));
         for (what, before, after) in [
             ("file descriptors", before.descriptors, after.descriptors),
-            ("threads", before.threads, after.threads),
             ("tasks", before.tasks, after.tasks),
         ] {
             verdict.says(

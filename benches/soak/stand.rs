@@ -1,7 +1,7 @@
 //! Consort as a process, its configuration, and what it says of itself.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -188,15 +188,7 @@ impl Tail {
     }
 }
 
-/// How many bytes a process's files hold open: its descriptors.
+/// How many files, sockets and the like a process holds open.
 pub fn descriptors(pid: u32) -> Result<u64> {
     Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64)
-}
-
-/// How many threads a process has.
-pub fn threads(pid: u32) -> Result<u64> {
-    let mut status = String::new();
-    File::open(format!("/proc/{pid}/status"))?.read_to_string(&mut status)?;
-    let line = status.lines().find_map(|line| line.strip_prefix("Threads:")).unwrap_or_default();
-    Ok(line.trim().parse()?)
 }
