@@ -126,11 +126,12 @@ fn config(provider: SocketAddr, decisions: &Path) -> String {
         )
     };
     let models: String = MODELS.iter().map(model).collect();
-    let panel = "panel: [{model: m0}, {model: m1}, {model: m2}], min_responses: 2";
+    let members = "panel: [{model: m0}, {model: m1}, {model: m2}]";
+    let panel = format!("{members}, min_responses: 2");
     let weighted = panel.replace("{model: m0}", "{model: m0, weight: 2}");
     format!(
         "listen: {{ext_proc: '127.0.0.1:0', http: '127.0.0.1:0', admin: '127.0.0.1:0'}}
-limits: {{max_inflight: {PLACES}, max_held_bytes: 67108864}}
+limits: {{max_inflight: {PLACES}, max_held_bytes: 67108864, max_lateness_ms: 0}}
 decisions: {{file: {{path: '{}', max_bytes: 67108864}}}}
 providers: [{{name: p, base_url: 'http://{provider}/v1', api_key: {KEY}}}]
 models:
@@ -141,12 +142,11 @@ models:
 - {{display_name: soak-vote, ensemble: {{{panel}, strategy: vote, answer: number}}}}
 - {{display_name: soak-weighted, ensemble: {{{weighted}, strategy: weighted, answer: number}}}}
 - {{display_name: soak-average, ensemble: {{{panel}, strategy: average}}}}
-- {{display_name: soak-first, ensemble: {{{panel}, strategy: first, min_responses: 1}}}}
+- {{display_name: soak-first, ensemble: {{{members}, strategy: first, min_responses: 1}}}}
 - {{display_name: soak-cascade, ensemble: {{{panel}, judge: {{model: j0}}, cascade: {{start: 2}}, answer: number}}}}
 ",
         decisions.display()
     )
-    .replace(&format!("{panel}, strategy: first, min_responses: 1"), &format!("{}, strategy: first", panel.replace("min_responses: 2", "min_responses: 1")))
 }
 
 /// Reads a file of decisions as it grows and is renamed.
