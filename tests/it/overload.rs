@@ -12,12 +12,10 @@ use tokio::time::sleep_until;
 use crate::stack::{ALIAS, CHAT, Options, Stack, ms};
 
 /// How many runs are admitted at once, and how long one takes: with its panel, and with its judge.
-const PLACES: u32 = 24;
+const PLACES: u32 = 12;
 const HALF: Duration = ms(300);
 /// How long each load lasts.
 const LASTS: Duration = ms(5000);
-/// The first and the last runs of a load are not those that it is measured by.
-const EDGE: Duration = ms(1000);
 
 /// What a load has come to.
 struct Seen {
@@ -28,12 +26,11 @@ struct Seen {
 }
 
 impl Seen {
-    /// Runs that were answered, by the second.
+    /// Runs that were answered, by the second, until the last was.
     fn goodput(&self) -> f64 {
-        let window = EDGE..LASTS;
-        let good =
-            self.runs.iter().filter(|(at, answer)| answer.status == 200 && window.contains(at)).count();
-        good as f64 / (LASTS - EDGE).as_secs_f64()
+        let answered = self.runs.iter().filter(|(_, answer)| answer.status == 200);
+        let last = answered.clone().map(|(at, _)| *at).max().unwrap_or_default();
+        answered.count() as f64 / last.as_secs_f64()
     }
 }
 
