@@ -15,7 +15,7 @@ FROM ${BASE} AS manifests
 WORKDIR /src
 COPY . .
 RUN find . -type f ! -path './vendor/*' ! -path './.cargo/*' ! -name Cargo.toml ! -name Cargo.lock -delete \
- && for root in build src/main src/lib benches/micro benches/baseline benches/rig/main benches/rig/counted \
+ && for root in build src/main src/lib benches/micro benches/baseline benches/rig/main benches/rig/counted benches/soak/main \
                 tests/support/src/lib tests/support/src/bin/provider; do \
       mkdir -p "$(dirname "$root")" && echo 'fn main() {}' > "$root.rs" || exit 1; \
     done

@@ -145,6 +145,7 @@ impl Current {
         );
         metrics::config_applied();
         self.background.spawn(self.metrics.clone().upkeep());
+        self.background.spawn(self.lasting.admission.clone().watch_lateness(config.max_lateness));
         for model in &config.direct_models {
             if model.background_check.is_some() {
                 let (http, cooldowns) = (Arc::clone(&self.http), self.cooldowns.clone());

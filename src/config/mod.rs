@@ -62,6 +62,8 @@ pub struct Config {
     pub direct_models: Vec<Arc<DirectModel>>,
     /// How many runs may be in flight at once; more are refused.
     pub max_inflight: usize,
+    /// How late work may be before runs are refused; none: however late.
+    pub max_lateness: Option<Duration>,
     /// How much of requests' bodies may be held at once, in bytes.
     pub max_held_bytes: usize,
     /// How large an answer may be, in bytes; a larger one is an error.

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::lateness::Lateness;
 use crate::telemetry::metrics::{self, Gauge};
 
 /// The cap on runs in flight: past it a run is refused at once, never queued, so that overload
@@ -28,6 +30,8 @@ struct Runs {
     /// The last of them has ended.
     idle: Notify,
     cut: CancellationToken,
+    /// This process does not keep up with its work.
+    is_late: AtomicBool,
 }
 
 /// A place among the runs in flight; dropping it frees the place.
@@ -51,8 +55,11 @@ impl Admission {
         Self { max: max_inflight, ..self.clone() }
     }
 
-    /// A place, unless all are taken.
+    /// A place, unless all are taken, or too much is to be done already.
     pub fn admit(&self) -> Option<Permit> {
+        if self.runs.is_late.load(Ordering::Relaxed) {
+            return None;
+        }
         let one_more = |inflight| (inflight < self.max).then_some(inflight + 1);
         self.runs.inflight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
         self.shown.increment(1.0);
@@ -73,6 +80,19 @@ impl Admission {
             permit.alias = Some(Arc::clone(alias));
         }
         Some(permit)
+    }
+
+    /// From now on, nothing is admitted while the work of this process is late by more than `max`, and has been so
+    /// for a second; without a bound, that does not matter. Never ends.
+    pub async fn watch_lateness(self, max: Option<Duration>) {
+        self.runs.is_late.store(false, Ordering::Relaxed);
+        match max {
+            Some(max) => {
+                let tell = |is_late| self.runs.is_late.store(is_late, Ordering::Relaxed);
+                Lateness::beyond(max).watch(tell).await;
+            }
+            None => std::future::pending().await,
+        }
     }
 
     /// Waits until no run is in flight.
@@ -141,6 +161,16 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_admitted_while_there_is_too_much_to_do() {
+        let admission = Admission::new(2);
+        let permit = admission.admit();
+        admission.runs.is_late.store(true, Ordering::Relaxed);
+        assert!(admission.admit().is_none() && admission.with_max(9).admit().is_none());
+        admission.runs.is_late.store(false, Ordering::Relaxed);
+        assert!(permit.is_some() && admission.admit().is_some());
+    }
+
+    #[test]
     fn another_cap_counts_the_runs_that_are_in_flight() {
         let admission = Admission::new(2);
         let (first, second) = (admission.admit().unwrap(), admission.admit().unwrap());
@@ -178,7 +208,7 @@ mod tests {
         let (first, second) = (admission.admit().unwrap(), admission.with_max(9).admit().unwrap());
         let waits = async |limit| tokio::time::timeout(limit, admission.idle()).await.is_err();
         drop(first);
-        assert!(waits(std::time::Duration::from_secs(1)).await);
+        assert!(waits(Duration::from_secs(1)).await);
         let ending = async { drop(second) };
         tokio::join!(admission.idle(), ending);
     }

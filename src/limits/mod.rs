@@ -5,6 +5,7 @@ mod admission;
 mod cooldown;
 mod grant;
 mod key;
+mod lateness;
 mod limiter;
 mod quota;
 mod rate;

@@ -45,6 +45,7 @@ mod loops;
 mod main_job;
 mod matrix;
 mod metrics;
+mod overload;
 mod overrides;
 mod packaging;
 mod passthrough;

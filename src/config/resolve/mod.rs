@@ -83,6 +83,7 @@ pub(super) fn resolve(
         snapshot: Arc::new(Snapshot::new(ensembles).with_direct(direct_models.iter().map(Arc::clone))),
         direct_models,
         max_inflight: file.limits.max_inflight,
+        max_lateness: bound(file.limits.max_lateness_ms),
         max_held_bytes: limits::max_held_bytes(&file.limits, report),
         max_answer_bytes: file.limits.max_answer_bytes,
         store: store?,

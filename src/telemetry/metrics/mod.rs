@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use ::metrics::{Recorder, counter, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use tokio::runtime::Handle;
 use tokio::time::MissedTickBehavior;
 
 use self::record::OPERATION;
@@ -192,6 +193,9 @@ impl Metrics {
 
     /// What scrapers read: Prometheus' text format.
     pub fn render(&self) -> String {
+        if let Ok(runtime) = Handle::try_current() {
+            self.series().scribe().set(&TASKS, &[], runtime.metrics().num_alive_tasks() as f64);
+        }
         let mut text = self.shared.rendering.render();
         // The exporter's counters are whole numbers, so that amounts are gauges to it.
         for sum in ALL.iter().filter(|metric| metric.kind == Kind::Sum) {

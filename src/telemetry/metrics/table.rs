@@ -119,6 +119,13 @@ pub const DEGRADED: Metric = counter(
 /// Runs that are being answered.
 pub const INFLIGHT: Metric =
     gauge("consort_inflight", Unit::Count, &[], "Requests to aliases that are being answered now.");
+/// What the runtime has to do.
+pub const TASKS: Metric = gauge(
+    "consort_tasks",
+    Unit::Count,
+    &[],
+    "Tasks of the runtime that are alive: connections, background work, and what serves a stream. At rest always the same.",
+);
 /// Our own work in a run.
 pub const OVERHEAD: Metric = seconds(
     "consort_overhead_seconds",
@@ -313,6 +320,7 @@ pub const ALL: [&Metric; 34] = [
     &ERRORS,
     &DEGRADED,
     &INFLIGHT,
+    &TASKS,
     &OVERHEAD,
     &PASSTHROUGH,
     &OTHERWISE,
