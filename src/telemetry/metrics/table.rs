@@ -314,7 +314,7 @@ pub const BUILD_INFO: Metric =
     gauge("consort_build_info", Unit::Count, &["version"], "Always 1; its label is the running version.");
 
 /// Every metric, in the order in which the documentation has them.
-pub const ALL: [&Metric; 34] = [
+pub const ALL: [&Metric; 35] = [
     &REQUESTS,
     &REQUEST_DURATION,
     &ERRORS,
