@@ -29,7 +29,13 @@ pub mod fuzzing {
 }
 
 /// Envoy's service, made by `build.rs`.
-#[expect(unused_qualifications, reason = "tonic writes names in full")]
+#[expect(
+    unused_qualifications,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    clippy::default_constructed_unit_structs,
+    reason = "tonic wrote it"
+)]
 mod served {
     tonic::include_proto!("envoy.service.ext_proc.v3.ExternalProcessor");
 }

@@ -71,7 +71,7 @@ async fn a_page_of_another_origin_learns_and_changes_nothing() {
     // All that it serves, but for what probes and scrapers ask by a pod's address.
     let served = [
         (Method::GET, "/"),
-        (Method::GET, "/console.js"),
+        (Method::GET, "/console/console.css"),
         (Method::GET, "/config"),
         (Method::GET, "/models"),
         (Method::GET, "/version"),

@@ -386,7 +386,7 @@ async fn what_is_spoken_between_envoy_and_consort_is_found_where_they_do_not_agr
     let [cert, key, ca] = [path(&pair.certificate), path(&pair.key), path(&authority.ca_file())];
     let known = ["--consort-ca", &ca, "--client-cert", &cert, "--client-key", &key];
     let doors = [
-        ("EXT_PROC", "standalone", "passes to the upstream", &[][..]),
+        ("EXT_PROC", "standalone", "by the fence", &[][..]),
         ("HTTP", "handoff", "answered with 503", &[HANDOFF, DOOR]),
     ];
     for (door, mode, symptom, more) in doors {

@@ -210,11 +210,7 @@ async fn a_refused_override_is_an_error_in_the_log_with_its_remedy() {
     ] {
         let stack = Options::new().edit(move |yaml| replace_once(yaml, allowed, refused)).start().await;
         let answer = stack.ask(json!({})).send().await;
-        assert_eq!(
-            answer.header("x-upstream"),
-            "echo",
-            "{refused}: Envoy passes what it was not told to hold"
-        );
+        assert_refused(&answer, refused);
         let told = |line: &serde_json::Value| line["level"] == "ERROR";
         let line = stack.service.wait_for_log(told).await;
         assert!(

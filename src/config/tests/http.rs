@@ -96,5 +96,5 @@ fn a_socket_is_for_its_group_unless_the_file_says_otherwise() {
     for (access, wanted) in [("owner", 0o600), ("group", 0o660), ("everyone", 0o666)] {
         assert_eq!(mode(&format!("socket_access: {access}")), wanted);
     }
-    insta::assert_snapshot!(problems("listen: {socket_access: nobody}"), @"listen.socket_access: unknown value \"nobody\"");
+    insta::assert_snapshot!(problems("listen: {socket_access: nobody}"), @"listen.socket_access: expected `owner`, `group` or `everyone`");
 }

@@ -20,7 +20,7 @@ pub(super) fn check(part: &mut Part<'_>, expected: &Expected, lets_aliases_pass:
     let beyond = if lets_aliases_pass {
         "passes to the upstream, prompt included (failure_mode_allow)"
     } else {
-        "is refused with status_on_error, or by the fence"
+        "is refused with status_on_error, or, for an alias, by the fence"
     };
     check_breakers(part, expected.max_inflight, beyond);
     check_protocol(part, Error, "every chat request fails: gRPC is HTTP/2");

@@ -91,6 +91,10 @@ const ROWS: &[(&str, Tests)] = &[
         ],
     ),
     (
+        "how late work may be for a second before no run is admitted",
+        &[("src/limits/lateness.rs", "a_crowd_that_passes_is_no_overload_and_a_load_that_lasts_is")],
+    ),
+    (
         "runs in flight of one alias, by caller",
         &[("src/limits/concurrent.rs", "no_more_calls_are_in_flight_than_a_limit_says_and_no_place_is_lost")],
     ),

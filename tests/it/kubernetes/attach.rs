@@ -150,7 +150,7 @@ impl Patches {
         }});
         let mut route = json!({"match": {"prefix": "/"}, "direct_response": {"status": 404}});
         merge(&mut route, &self.route);
-        let filters = [&[self.filter.clone()], &*self.fence, &[router]].concat();
+        let filters = [std::slice::from_ref(&self.filter), &*self.fence, &[router]].concat();
         let mut manager = json!({
             "@type": MANAGER,
             "stat_prefix": "test",
