@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
+use crate::chat::quoted;
+
 /// An address, as Envoy is told it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
@@ -88,11 +90,6 @@ impl fmt::Display for Address {
             Self::Pipe(path) => write!(f, "{{pipe: {{path: {}}}}}", quoted(path)),
         }
     }
-}
-
-/// A JSON string, which is a YAML string as well.
-pub(super) fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
 }
 
 /// As templates want it: `address`, `resolution`, and `host` and `port` where it has them.

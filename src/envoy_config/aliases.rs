@@ -2,7 +2,7 @@
 
 use serde::ser::{Serialize, Serializer};
 
-use super::address::quoted;
+use crate::chat::quoted;
 
 /// The names of Consort's that Envoy is to know by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]

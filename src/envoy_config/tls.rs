@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::ser::Serializer;
 
 use super::Address;
-use super::address::quoted;
+use crate::chat::quoted;
 
 /// What Consort is called where its address is no name.
 const NAME: &str = "consort";
