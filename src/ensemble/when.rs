@@ -9,8 +9,7 @@ mod facts;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, LazyLock};
 
 use cel::common::ast::IdedExpr;
 use cel::common::types::CelBool;
@@ -20,13 +19,13 @@ use tracing::warn;
 pub use facts::Facts;
 use facts::{Asked, FIELDS};
 
+use crate::telemetry::Seldom;
+
 /// How long an expression may be, in bytes: what it costs at most grows with it.
 const MAX_BYTES: usize = 4096;
 /// The parser recurses with every operator of an expression, before anyone can say that it is nested too
 /// deeply; this is enough for the longest one.
 const PARSER_STACK: usize = 64 << 20;
-/// How often failures are told.
-const RHYTHM: Duration = Duration::from_secs(60);
 
 /// A compiled condition. Clones are one condition, and count their failures together.
 #[derive(Clone)]
@@ -36,7 +35,7 @@ struct Compiled {
     source: String,
     expr: IdedExpr,
     failures: AtomicU64,
-    told: Mutex<Option<Instant>>,
+    told: Seldom,
 }
 
 /// Why an expression is no condition.
@@ -137,12 +136,12 @@ impl When {
             source: expression.to_owned(),
             expr,
             failures: AtomicU64::new(0),
-            told: Mutex::new(None),
+            told: Seldom::new(),
         };
         Ok(Self(Arc::new(compiled)))
     }
 
-    /// Whether a request is the ensemble's. A failure is counted, and told once a minute.
+    /// Whether a request is the ensemble's. A failure is counted, and told seldom.
     ///
     /// # Errors
     /// When that cannot be said: a header that the expression reads is missing, or a value is of another type
@@ -169,9 +168,7 @@ impl When {
 
     fn failed(&self, alias: &str, why: &WhenFailed) {
         let failures = self.0.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.is_none_or(|at| at.elapsed() >= RHYTHM) {
-            *told = Some(Instant::now());
+        if self.0.told.is_due() {
             warn!(alias, failures, %why, "`when` could not be evaluated; the ensemble took the request");
         }
     }

@@ -1,8 +1,5 @@
 //! Whether an alias's request is one that Consort itself made.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
 use tracing::warn;
 
 use super::Setup;
@@ -10,7 +7,7 @@ use super::headers::RequestHead;
 use crate::chat::ApiError;
 use crate::dispatch::{Headers, loop_detected};
 use crate::signing::{self, MARKER, marker};
-use crate::telemetry::metrics;
+use crate::telemetry::{Seldom, metrics};
 
 /// Whether a request is Consort's own.
 pub(super) enum Marked {
@@ -41,16 +38,11 @@ pub(super) fn marked(head: &RequestHead, body: &[u8], setup: &Setup) -> Marked {
     }
 }
 
-/// How often a log line tells of markers that mean nothing: callers may send as many as they like.
-const TOLD_EVERY: Duration = Duration::from_secs(60);
-
-/// Counts a marker that nobody of ours has made, and tells of it once a minute.
+/// Counts a marker that nobody of ours has made, and tells of it seldom: callers may send as many as they like.
 fn ignored() {
-    static TOLD: Mutex<Option<Instant>> = Mutex::new(None);
+    static TOLD: Seldom = Seldom::new();
     metrics::marker_ignored();
-    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-    if told.is_none_or(|at| at.elapsed() >= TOLD_EVERY) {
-        *told = Some(Instant::now());
+    if TOLD.is_due() {
         warn!(
             "a marker means nothing here: a caller has made it up, or a replica signs with another secret (`signing`)"
         );

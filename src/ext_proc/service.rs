@@ -1,9 +1,8 @@
 //! The gRPC service that Envoy's filter calls: one stream per HTTP request.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use async_stream::stream;
@@ -23,6 +22,7 @@ use crate::dispatch::{self, Models, Pacing, Reply, Taken, Whole, too_large};
 use crate::ensemble::{Runner, Snapshot};
 use crate::limits::Room;
 use crate::signing::Spent;
+use crate::telemetry::Seldom;
 use crate::telemetry::metrics::{self, Counter};
 
 /// The external processor.
@@ -65,11 +65,8 @@ struct Told {
     /// Whether a body has ever come after an override.
     override_works: AtomicBool,
     overrides_in_vain: AtomicU64,
-    in_vain_told: Mutex<Option<Instant>>,
+    in_vain_told: Seldom,
 }
-
-/// How often overrides in vain are told.
-const IN_VAIN_RHYTHM: Duration = Duration::from_secs(60);
 
 type Replies = Pin<Box<dyn Stream<Item = Result<pb::ProcessingResponse, Status>> + Send>>;
 
@@ -238,14 +235,12 @@ impl Told {
     }
 
     /// Envoy refuses the override, or a caller has left before its first byte: the stream ends alike.
-    /// Told at once, and then once a minute; an error until a body has come after an override.
+    /// An error until a body has come after an override.
     fn no_body_came(&self) {
         let requests = self.overrides_in_vain.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut last = self.in_vain_told.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_some_and(|at| at.elapsed() < IN_VAIN_RHYTHM) {
+        if !self.in_vain_told.is_due() {
             return;
         }
-        *last = Some(Instant::now());
         if self.override_works.load(Ordering::Relaxed) {
             warn!(requests, remedy = REMEDY, "{IN_VAIN}");
         } else {

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{fs, io};
 
 use futures_util::{Stream, StreamExt};
@@ -23,12 +23,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, info, warn};
 
-use crate::telemetry::chain;
+use crate::telemetry::{Seldom, chain};
 
 /// How many connections may be agreeing on TLS at once; further ones wait to be accepted.
 const MAX_HANDSHAKES: usize = 1024;
-/// Who may not come in tries again: how often that is told.
-const RHYTHM: Duration = Duration::from_secs(60);
 
 /// A listener's TLS, 1.2 and 1.3, in files that may change while it listens.
 pub struct ServerTls {
@@ -282,16 +280,13 @@ fn refused<E: Into<Box<dyn Error + Send + Sync>>>(file: TlsFile) -> impl Fn(E) -
 #[derive(Default)]
 struct Refused {
     count: AtomicU64,
-    told: Mutex<Option<Instant>>,
+    told: Seldom,
 }
 
 impl Refused {
-    /// Told at once, and then once a minute.
     fn tell(&self, error: &io::Error) {
         let refused = self.count.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.is_none_or(|at| at.elapsed() >= RHYTHM) {
-            *told = Some(Instant::now());
+        if self.told.is_due() {
             warn!(refused, %error, "a peer was not let in: it has no certificate of `client_ca`, or does not trust ours");
         }
     }

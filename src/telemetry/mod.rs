@@ -9,6 +9,7 @@ mod live;
 mod log;
 pub mod metrics;
 mod record;
+mod seldom;
 mod settlement;
 mod trace;
 
@@ -18,6 +19,7 @@ pub use cost::{Bill, Cost};
 pub use decisions::{DecisionFile, Decisions, Sinks, Told, Wanted, Watch};
 pub use log::{Log, LogFormat, LogLevel};
 pub use record::{Door, Part};
+pub use seldom::Seldom;
 pub use settlement::Spent;
 pub use trace::{Asked, AttemptSpan, CallTrace, RunSpan, TraceHeaders, Traces};
 

@@ -1,8 +1,8 @@
 //! Counting in a Redis that several processes share.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,15 +15,13 @@ use redis::cluster_async::ClusterConnection;
 use redis::{Client, IntoConnectionInfo, RedisError, RedisResult, Script};
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::time::Instant;
 use tracing::warn;
 
 use super::keeper::Order;
 use super::{Correction, Counted, Request, Seen, Verdict};
 use crate::limits::key::Subject;
+use crate::telemetry::Seldom;
 
-/// How often it is told that Redis does not answer.
-const TOLD_EVERY: Duration = Duration::from_secs(60);
 /// How long a connection waits for what no request waits for any more.
 const LONGEST: Duration = Duration::from_secs(10);
 
@@ -84,17 +82,13 @@ pub(in crate::limits) struct Redis {
     pub(in crate::limits) settings: RedisSettings,
     /// Whether it did not answer, and the keeper has not heard of it since.
     is_lost: AtomicBool,
-    outage: Mutex<Outage>,
+    /// Requests that it did not decide.
+    undecided: AtomicU64,
+    undecided_told: Seldom,
     orders: UnboundedSender<Order>,
     /// Tells this process' leases from others', and one from another.
     process: u64,
     leases: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Outage {
-    told: Option<Instant>,
-    requests: u64,
 }
 
 /// Redis did not decide.
@@ -148,7 +142,8 @@ impl Redis {
             renew: Script::new(include_str!("renew.lua")),
             settings,
             is_lost: AtomicBool::new(false),
-            outage: Mutex::default(),
+            undecided: AtomicU64::new(0),
+            undecided_told: Seldom::new(),
             orders,
             process: rand::random(),
             leases: AtomicU64::new(0),
@@ -193,15 +188,12 @@ impl Redis {
         let _ = self.orders.send(order);
     }
 
-    /// A request goes on, or not, without a decision: told once a minute.
+    /// A request goes on, or not, without a decision.
     pub(in crate::limits) fn undecided(&self) {
-        let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
-        outage.requests += 1;
-        if outage.told.is_some_and(|told| told.elapsed() < TOLD_EVERY) {
+        let requests = self.undecided.fetch_add(1, Ordering::Relaxed) + 1;
+        if !self.undecided_told.is_due() {
             return;
         }
-        outage.told = Some(Instant::now());
-        let requests = std::mem::take(&mut outage.requests);
         let becomes = match self.settings.on_error {
             OnError::Open => "requests go on without limits",
             OnError::Closed => "requests are refused",

@@ -1,23 +1,20 @@
 //! Writes decisions as JSON lines, on a thread of its own: disks and pipes may be slow, and requests never wait.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
 use tracing::warn;
 
 use super::Decision;
-use crate::telemetry::metrics;
+use crate::telemetry::{Seldom, metrics};
 
 /// How many decisions may wait to be written.
 const MOST_WAITING: usize = 1024;
 /// How many bytes are written at once, about.
 const BATCH: usize = 64 << 10;
-/// How often losses are told.
-const RHYTHM: Duration = Duration::from_secs(60);
 
 /// A thread that writes, and the queue in front of it.
 #[derive(Debug)]
@@ -37,7 +34,7 @@ impl Writer {
         mut write: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
     ) -> io::Result<Self> {
         let (queue, waiting) = sync_channel(MOST_WAITING);
-        let losses = Arc::new(Losses { sink, lost: AtomicU64::new(0), told: Mutex::new(None) });
+        let losses = Arc::new(Losses { sink, lost: AtomicU64::new(0), told: Seldom::new() });
         let known = Arc::clone(&losses);
         let thread = thread::Builder::new().name(sink.to_owned());
         let thread = thread.spawn(move || write_all(&waiting, &mut write, &known))?;
@@ -69,7 +66,7 @@ fn write_all(
 ) {
     let mut lines = Vec::new();
     loop {
-        let first = match waiting.recv_timeout(RHYTHM) {
+        let first = match waiting.recv_timeout(Seldom::RHYTHM) {
             Ok(decision) => decision,
             Err(RecvTimeoutError::Timeout) => {
                 losses.tell("earlier");
@@ -101,7 +98,7 @@ struct Losses {
     sink: &'static str,
     /// Those not told yet.
     lost: AtomicU64,
-    told: Mutex<Option<Instant>>,
+    told: Seldom,
 }
 
 impl Losses {
@@ -111,16 +108,11 @@ impl Losses {
         self.tell(cause);
     }
 
-    /// Tells of what was lost: at once, and then in a rhythm.
+    /// Tells of what was lost, seldom.
     fn tell(&self, cause: &str) {
-        {
-            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            if told.is_some_and(|at| at.elapsed() < RHYTHM) || self.lost.load(Ordering::Relaxed) == 0 {
-                return;
-            }
-            *told = Some(Instant::now());
+        if self.lost.load(Ordering::Relaxed) > 0 && self.told.is_due() {
+            self.tell_all(cause);
         }
-        self.tell_all(cause);
     }
 
     fn tell_all(&self, cause: &str) {
