@@ -12,17 +12,36 @@ pub(super) fn write(d: &Decision) {
     let usage = d.usage.unwrap_or_default();
     let (members, judges) = (calls(&d.members), calls(&d.judges));
     let outcome = d.outcome().label();
+    let [degraded, overrides, ignored] = [&d.degraded, &d.overrides, &d.ignored].map(|words| words.join(","));
+    let calls_saved = Some(d.calls_saved).filter(|saved| *saved > 0);
+    let condition_failed = Some(true).filter(|_| d.condition_failed);
     macro_rules! line {
         ($level:ident, $message:literal) => {
             $level!(
-                request_id = %d.request_id, alias = %d.alias, strategy = %d.strategy, outcome, code = %d.error_code,
-                quorum.got = d.quorum_got, quorum.needed = d.quorum_needed, stream = d.stream,
-                agreement = d.agreement, calls_saved = d.calls_saved, degraded = %d.degraded.join(","),
-                overrides = %d.overrides.join(","), ignored = %d.ignored.join(","),
-                condition_failed = d.condition_failed, members = %members, judges = %judges,
-                usage.prompt_tokens = usage.prompt_tokens, usage.completion_tokens = usage.completion_tokens,
-                usage.total_tokens = usage.total_tokens, usage.estimated = usage.estimated, cost_usd = d.cost_usd,
-                panel_ms = d.panel_ms, elapsed_ms = d.total_ms, $message
+                request_id = d.request_id,
+                alias = d.alias,
+                strategy = d.strategy,
+                outcome,
+                code = said(&d.error_code),
+                quorum.got = d.quorum_got,
+                quorum.needed = d.quorum_needed,
+                stream = d.stream,
+                agreement = d.agreement,
+                calls_saved,
+                degraded = said(&degraded),
+                overrides = said(&overrides),
+                ignored = said(&ignored),
+                condition_failed,
+                members = said(&members),
+                judges = said(&judges),
+                usage.prompt_tokens = usage.prompt_tokens,
+                usage.completion_tokens = usage.completion_tokens,
+                usage.total_tokens = usage.total_tokens,
+                usage.estimated = usage.estimated,
+                cost_usd = d.cost_usd,
+                panel_ms = d.panel_ms,
+                elapsed_ms = d.total_ms,
+                $message
             )
         };
     }
@@ -34,6 +53,11 @@ pub(super) fn write(d: &Decision) {
         Outcome::Cancelled => line!(info, "ensemble cancelled"),
         _ => line!(info, "ensemble answered"),
     }
+}
+
+/// A field that says nothing is left out.
+fn said(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
 }
 
 /// `name=result@ms`, and `x2` behind it after a second attempt, for people who read lines.
