@@ -12,8 +12,11 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::Result;
 use crate::cores::now;
@@ -54,6 +57,28 @@ pub async fn run(to: SocketAddr, body: &str, callers: usize, seconds: u64) -> Re
     let mut runs = Vec::new();
     for of_one in all {
         runs.extend(of_one?);
+    }
+    Ok(runs)
+}
+
+/// Lets so many requests a second begin for so long, whether answers come or not.
+pub async fn apart(to: SocketAddr, body: &str, per_second: f64, seconds: f64) -> Result<Vec<Run>> {
+    let client = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
+    let (body, begun) = (Bytes::from(body.to_owned()), Instant::now());
+    let asked = (0..(per_second * seconds) as u32).map(|n| {
+        let (client, body) = (client.clone(), body.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep_until(begun + Duration::from_secs_f64(f64::from(n) / per_second)).await;
+            let id = format!("apart-{n}");
+            let begun = now();
+            let response = client.request(request(to, &id, body)?).await?;
+            heard(id, begun, response).await
+        })
+    });
+    let asked: Vec<_> = asked.collect();
+    let mut runs = Vec::with_capacity(asked.len());
+    for run in asked {
+        runs.push(run.await??);
     }
     Ok(runs)
 }

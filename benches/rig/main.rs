@@ -37,7 +37,7 @@ use indicatif::ProgressBar;
 
 use load::Generator;
 use report::{Findings, Report};
-use scenarios::{big, ensemble, many, passing, straggler};
+use scenarios::{big, ensemble, many, overload, passing, straggler};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -68,6 +68,7 @@ enum Scenario {
     Straggler,
     Big,
     Many,
+    Overload,
 }
 
 /// What the rig starts of itself, in processes of their own.
@@ -162,6 +163,7 @@ async fn found(rig: &Rig, scenario: Scenario) -> Result<Findings> {
         Scenario::Straggler => Box::pin(straggler::find(rig)).await,
         Scenario::Big => Box::pin(big::find(rig)).await,
         Scenario::Many => Box::pin(many::find(rig)).await,
+        Scenario::Overload => Box::pin(overload::find(rig)).await,
     }
 }
 

@@ -1,8 +1,9 @@
 //! The providers, in a process of their own: they answer by the path that they are asked on, and remember how long each
 //! run's calls took them.
 //!
-//! `/{pace}/{role}/v1/chat/completions` plays a model: `pace` is a delay in ms, `stall` (never) or `hold` (when `/release`
-//! is asked for), `role` is `member` or `judge`. Whatever else is asked is the upstream of plain models.
+//! `/{pace}/{role}/v1/chat/completions` plays a model: `pace` is a delay in ms, `stall` (never), `hold` (when `/release`
+//! is asked for) or `long` (at once, a long answer), `role` is `member` or `judge`. Whatever else is asked is the upstream of
+//! plain models.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -35,6 +36,9 @@ const WORDS: &str = "Rayleigh scattering favours short waves, so that the blue o
 
 /// Request ids that begin so are those of runs that are timed.
 pub const TIMED: &str = "rig-";
+
+/// How often a long answer says the words: some five hundred of them.
+const LONG: usize = 25;
 
 /// How long the calls of one run took the providers, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -102,17 +106,18 @@ async fn answer(
     match pace {
         "stall" => std::future::pending().await,
         "hold" => books.hold().await,
-        "0" => {}
+        "0" | "long" => {}
         ms => tokio::time::sleep(Duration::from_millis(ms.parse().unwrap_or(0))).await,
     }
     let run = timed(&head.headers);
+    let is_long = pace == "long";
     let is_stream = head.headers.get(ACCEPT).is_some_and(|accept| accept == "text/event-stream");
     if !is_stream {
         books.note(run, role, begun, now());
-        return Ok(whole(completion()));
+        return Ok(whole(completion(is_long)));
     }
     let telling = Telling { books, run, role, begun, first: None };
-    let mut response = Response::new(Reply::Stream { chunks: chunks(), at: 0, telling });
+    let mut response = Response::new(Reply::Stream { chunks: chunks(is_long), at: 0, telling });
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     Ok(response)
 }
@@ -142,7 +147,7 @@ impl Books {
                 self.release.notify_waiters();
                 "{}".to_owned()
             }
-            _ => completion(),
+            _ => completion(false),
         }
     }
 
@@ -211,20 +216,24 @@ impl Body for Reply {
     }
 }
 
-fn completion() -> String {
+fn words(is_long: bool) -> String {
+    WORDS.repeat(if is_long { LONG } else { 1 })
+}
+
+fn completion(is_long: bool) -> String {
     json!({
         "id": "chatcmpl-rig", "object": "chat.completion", "created": 1, "model": "rig",
-        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": WORDS}}],
+        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": words(is_long)}}],
         "usage": {"prompt_tokens": 40, "completion_tokens": 24, "total_tokens": 64},
     })
     .to_string()
 }
 
 /// The same, a word at a time.
-fn chunks() -> Arc<[Bytes]> {
+fn chunks(is_long: bool) -> Arc<[Bytes]> {
     use std::sync::OnceLock;
-    static CHUNKS: OnceLock<Arc<[Bytes]>> = OnceLock::new();
-    Arc::clone(CHUNKS.get_or_init(|| {
+    static CHUNKS: [OnceLock<Arc<[Bytes]>>; 2] = [const { OnceLock::new() }; 2];
+    Arc::clone(CHUNKS[usize::from(is_long)].get_or_init(|| {
         let chunk = |choices: serde_json::Value, usage: serde_json::Value| {
             let chunk = json!({
                 "id": "chatcmpl-rig", "object": "chat.completion.chunk", "created": 1, "model": "rig",
@@ -236,7 +245,7 @@ fn chunks() -> Arc<[Bytes]> {
             chunk(json!([{"index": 0, "delta": delta, "finish_reason": finish}]), json!(null))
         };
         let mut chunks = vec![delta(json!({"role": "assistant", "content": ""}), None)];
-        chunks.extend(WORDS.split_inclusive(' ').map(|word| delta(json!({"content": word}), None)));
+        chunks.extend(words(is_long).split_inclusive(' ').map(|word| delta(json!({"content": word}), None)));
         chunks.push(delta(json!({}), Some("stop")));
         let usage = json!({"prompt_tokens": 40, "completion_tokens": 24, "total_tokens": 64});
         chunks.push(chunk(json!([]), usage));

@@ -3,6 +3,7 @@
 pub mod big;
 pub mod ensemble;
 pub mod many;
+pub mod overload;
 pub mod passing;
 pub mod straggler;
 
