@@ -4,7 +4,7 @@ use std::error::Error;
 
 use tonic_prost_build::manual::{self, Method, Service};
 
-/// The messages that are shown as JSON too.
+/// The messages that are shown as JSON too, and read again from the journal.
 const SHOWN: [&str; 4] = ["Decision", "Call", "Attempt", "Usage"];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -12,10 +12,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut config = tonic_prost_build::configure();
     for message in SHOWN {
         let path = format!(".consort.decision.v1.{message}");
-        config = config.message_attribute(path, "#[derive(serde::Serialize)]");
+        config = config
+            .message_attribute(&path, "#[derive(serde::Serialize, serde::Deserialize)]")
+            // A journal may be of another version.
+            .message_attribute(&path, "#[serde(default)]");
     }
     config
-        .field_attribute("Decision.outcome", "#[serde(serialize_with = \"super::record::word\")]")
+        .field_attribute(
+            "Decision.outcome",
+            "#[serde(serialize_with = \"super::record::word\", skip_deserializing)]",
+        )
         .compile_fds(files)?;
     external_processor();
     println!("cargo:rerun-if-changed=proto");

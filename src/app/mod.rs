@@ -33,7 +33,7 @@ use crate::http;
 use crate::http::admin::Readiness;
 use crate::limits::{Admission, StoreError};
 use crate::telemetry::metrics::{self, Metrics};
-use crate::telemetry::{Decisions, LogLevel, Traces};
+use crate::telemetry::{Decisions, LogLevel, SinkError, Traces};
 use crate::upstream::Pools;
 
 pub use listener::{Listener, Listeners};
@@ -64,14 +64,9 @@ pub enum Error {
     /// The descriptors for gRPC reflection are not sound.
     #[error("gRPC reflection failed")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// Decisions cannot be written where they are to be written.
-    #[error("cannot write decisions to {path}")]
-    Decisions {
-        /// As configured.
-        path: String,
-        /// Why.
-        source: io::Error,
-    },
+    /// Decisions cannot be kept where they are to be kept.
+    #[error(transparent)]
+    Decisions(#[from] SinkError),
     /// Signals cannot be listened for.
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
@@ -172,10 +167,7 @@ impl Kept {
     fn open(config: &Config) -> Result<Self, Error> {
         // First of all: what counts, counts there from its beginning.
         let metrics = metrics::install();
-        let decisions = Decisions::open(&config.decisions).map_err(|source| {
-            let path = config.decisions.file.as_ref().map(|file| file.path.display().to_string());
-            Error::Decisions { path: path.unwrap_or_else(|| "standard output".to_owned()), source }
-        })?;
+        let decisions = Decisions::open(&config.decisions)?;
         Ok(Self { metrics, admission: Admission::new(config.max_inflight), decisions })
     }
 }

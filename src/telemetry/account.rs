@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::decision::{Call, Decision, Outcome, Usage as UsageRecord};
 use super::live::{Followed, Live};
-use super::record::{self, DEFECT, NOT_ASKED, RUNNING, USABLE, end_running, ms, plus};
+use super::record::{self, CANCELLED, DEFECT, NOT_ASKED, RUNNING, USABLE, end_running, ms, plus};
 use super::settlement::{Settlement, Spent};
 use super::{Attempts, Bill, Cost, Decisions, Door, Part, RunSpan, metrics};
 use crate::chat::Usage;
@@ -212,7 +212,7 @@ impl Account {
         self.decision.panel_ms = self.elapsed_ms();
         let cancelled = self.decision.members.iter_mut().enumerate();
         let cancelled = cancelled.filter(|(index, _)| live != Some(Seat::Member(*index)));
-        end_running(cancelled.map(|(_, call)| call), self.decision.panel_ms);
+        end_running(cancelled.map(|(_, call)| call), CANCELLED, self.decision.panel_ms);
         self.take_attempts(|_| true);
         self.settle_calls(|seat| matches!(seat, Seat::Member(_)) && live != Some(seat));
         self.changed();
@@ -281,9 +281,7 @@ impl Account {
         if !self.keeps_texts() {
             return serde_json::value::to_raw_value(&self.decision);
         }
-        let mut shown = Decision { question: None, answer: None, ..self.decision.clone() };
-        shown.members.iter_mut().chain(&mut shown.judges).for_each(|call| call.content = None);
-        serde_json::value::to_raw_value(&shown)
+        serde_json::value::to_raw_value(&self.decision.clone().without_texts())
     }
 
     /// How long the panel took.
@@ -371,7 +369,7 @@ impl Drop for Account {
     fn drop(&mut self) {
         self.decision.total_ms = self.elapsed_ms();
         let Decision { members, judges, total_ms, .. } = &mut self.decision;
-        end_running(members.iter_mut().chain(judges), *total_ms);
+        end_running(members.iter_mut().chain(judges), CANCELLED, *total_ms);
         self.take_attempts(|_| true);
         self.settle_calls(|_| true);
         if let Some(Settlement(settlement)) = self.settlement.take() {
@@ -385,6 +383,7 @@ impl Drop for Account {
             span.end(&self.decision);
         }
         metrics::record(&self.decision);
+        self.live.forget();
         self.decisions.take(std::mem::take(&mut self.decision));
     }
 }

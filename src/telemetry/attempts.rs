@@ -60,6 +60,9 @@ impl Attempts {
     /// One more begins.
     pub fn begin(&self) {
         self.noted().tries.push(Try { began: Instant::now(), heard: None, end: None });
+        if let Some(followed) = &self.followed {
+            followed.noted(self);
+        }
     }
 
     /// The current one is heard; only the first time counts.
@@ -71,7 +74,7 @@ impl Attempts {
             is_first
         });
         if let Some(followed) = self.followed.as_ref().filter(|_| is_first) {
-            followed.heard(now);
+            followed.noted(self);
         }
     }
 

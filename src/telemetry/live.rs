@@ -1,14 +1,14 @@
 //! A run as it goes on, for those who follow it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
 use super::decision::{Call, Decision, Outcome};
 use super::record::{RUNNING, ms};
-use super::{Decisions, Seat};
+use super::{Attempts, Decisions, Seat};
 
-/// What followers were last told of a run. Its account tells of what the account knows; that a call is heard is
+/// What followers were last told of a run. Its account tells of what the account knows; which attempts a call takes is
 /// known below it, and added here.
 #[derive(Debug)]
 pub(super) struct Live {
@@ -32,31 +32,35 @@ impl Live {
 
     /// Tells how far the run has come.
     pub(super) fn tell(&self, decision: &Decision) {
-        let mut running = decision.clone();
-        self.brought_up_to_now(&mut running);
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(running.clone());
-        self.decisions.tell(running);
+        self.told(self.last().insert(decision.clone()));
     }
 
-    /// What was told is not known any more to be the newest.
+    /// What was told is not known any more to be the newest; or the run has ended, and nothing follows.
     pub(super) fn forget(&self) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.last() = None;
     }
 
-    fn heard(&self, seat: Seat, at: Instant) {
+    fn noted(&self, seat: Seat, attempts: &Attempts) {
         if !self.decisions.are_followed() {
             return;
         }
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last();
         if let Some(running) = last.as_mut()
             && let Some(call) = running.call_mut(seat)
         {
-            call.first_byte_ms = Some(ms(at.saturating_duration_since(self.began)));
-            self.brought_up_to_now(running);
-            let running = running.clone();
-            drop(last);
-            self.decisions.tell(running);
+            attempts.record(call, self.began);
+            self.told(running);
         }
+    }
+
+    /// Tells it while it is held, so that nothing is told after a later state, or after the end.
+    fn told(&self, running: &mut Decision) {
+        self.brought_up_to_now(running);
+        self.decisions.tell(running.clone());
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<Decision>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn brought_up_to_now(&self, running: &mut Decision) {
@@ -70,9 +74,9 @@ impl Live {
 }
 
 impl Followed {
-    /// The call is heard.
-    pub(super) fn heard(&self, at: Instant) {
-        self.live.heard(self.seat, at);
+    /// An attempt of the call begins, or is heard.
+    pub(super) fn noted(&self, attempts: &Attempts) {
+        self.live.noted(self.seat, attempts);
     }
 }
 

@@ -16,7 +16,7 @@ mod trace;
 pub use account::{About, Account, Ended, Seat};
 pub use attempts::Attempts;
 pub use cost::{Bill, Cost};
-pub use decisions::{DecisionFile, Decisions, Sinks, Told, Wanted, Watch};
+pub use decisions::{DecisionFile, Decisions, SinkError, Sinks, Told, Wanted, Watch};
 pub use log::{Log, LogFormat, LogLevel};
 pub use record::{Door, Part};
 pub use seldom::Seldom;

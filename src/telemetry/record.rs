@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use super::decision::{Call, Outcome, Usage as UsageRecord};
+use super::decision::{Call, Decision, Outcome, Usage as UsageRecord};
 use crate::chat::Usage;
 
 pub(super) const NOT_ASKED: &str = "not_asked";
 pub(super) const RUNNING: &str = "running";
 pub(super) const CANCELLED: &str = "cancelled";
+/// What had begun when its process was killed, and that process's runs.
+pub(super) const KILLED: &str = "killed";
 pub(super) const USABLE: &str = "usable";
 /// The label of an error that is a defect of ours.
 pub(super) const DEFECT: &str = "internal_error";
@@ -92,10 +94,19 @@ pub(super) fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
-/// Gives an end to the calls that never had one.
-pub(super) fn end_running<'a>(calls: impl Iterator<Item = &'a mut Call>, now_ms: f64) {
+impl Decision {
+    /// The same without what was said.
+    pub(super) fn without_texts(mut self) -> Self {
+        (self.question, self.answer) = (None, None);
+        self.members.iter_mut().chain(&mut self.judges).for_each(|call| call.content = None);
+        self
+    }
+}
+
+/// Gives this end to the calls that never had one.
+pub(super) fn end_running<'a>(calls: impl Iterator<Item = &'a mut Call>, result: &str, now_ms: f64) {
     for call in calls.filter(|call| call.result == RUNNING) {
-        CANCELLED.clone_into(&mut call.result);
+        result.clone_into(&mut call.result);
         call.elapsed_ms = now_ms - call.started_ms;
     }
 }

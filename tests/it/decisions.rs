@@ -173,3 +173,24 @@ async fn a_file_that_cannot_be_written_is_told_before_anything_is_served() {
     let told = String::from_utf8_lossy(&serve.stderr);
     assert!(told.starts_with("consort: cannot write decisions to /proc/no/where: "), "{told}");
 }
+
+#[tokio::test]
+async fn a_journal_that_another_process_keeps_is_refused_before_anything_is_served() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let journal = dir.path().join("journal");
+    let stack = priced(format!("journal: '{}'", journal.display())).await;
+    assert_eq!(stack.ask(json!({})).send().await.status, 200);
+    let mut serve = tokio::process::Command::new(env!("CARGO_BIN_EXE_consort"));
+    serve.arg("serve").arg("-c").arg(stack.service.config_path());
+    serve.env("CONSORT__LISTEN__ADMIN", "127.0.0.1:0").kill_on_drop(true);
+    let serve = tokio::time::timeout(ms(10_000), serve.output()).await;
+    let serve = serve.expect("it ends").expect("it ran");
+    assert_eq!(serve.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&serve.stderr);
+    let taken =
+        format!("consort: decisions.journal: another process keeps its journal in {}", journal.display());
+    assert!(told.starts_with(&taken), "{told}");
+    stack.service.signal("TERM");
+    assert!(stack.service.wait_exit(ms(10_000)).await.success());
+    assert_eq!(fs::read_to_string(journal).expect("a journal"), "", "a clean end leaves nothing");
+}

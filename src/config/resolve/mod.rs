@@ -20,6 +20,7 @@ mod signing;
 mod strategy;
 mod tls;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,7 +97,7 @@ pub(super) fn resolve(
         pools,
         watched: report.files().to_vec(),
         shown: Arc::new(shown::shown(file, written)),
-        decisions: decisions(&file.decisions),
+        decisions: decisions(&file.decisions, report),
     })
 }
 
@@ -157,9 +158,13 @@ fn model_header(file: &File, report: &mut Report) -> Option<HeaderName> {
     None
 }
 
-fn decisions(written: &schema::Decisions) -> Sinks {
+fn decisions(written: &schema::Decisions, report: &mut Report) -> Sinks {
     let file = written.file.as_ref();
+    if file.is_some_and(|file| written.journal.as_ref() == Some(&file.path)) {
+        report.add(Path::root().key("decisions").key("journal"), "must not be the file of decisions");
+    }
     Sinks {
+        journal: written.journal.as_ref().map(PathBuf::from),
         file: file.map(|file| DecisionFile { path: file.path.as_str().into(), max_bytes: file.max_bytes }),
         stdout: written.stdout,
         ring: written.ring,

@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 pub struct Decisions {
     /// A file to which they are appended, one JSON object a line.
     pub file: Option<DecisionFile>,
+    /// A file of this process's own in which the runs that go on are kept, without texts. When the process is killed, the
+    /// next one records them from there: who was asked, and what had been answered and billed.
+    #[schemars(length(min = 1))]
+    pub journal: Option<String>,
     /// Whether they go to standard output, between the log's lines.
     pub stdout: bool,
     /// How many of the newest are kept in memory for those who ask; 0 keeps none.
@@ -28,6 +32,7 @@ impl Default for Decisions {
     fn default() -> Self {
         Self {
             file: None,
+            journal: None,
             stdout: false,
             ring: 1000,
             ring_bytes: 64 * 1024 * 1024,

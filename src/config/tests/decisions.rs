@@ -12,10 +12,11 @@ fn the_newest_decisions_are_kept_without_texts_unless_a_file_says_otherwise() {
     assert_eq!(sinks("include_content: true").max_content_bytes, Some(4096));
     assert_eq!(
         sinks(
-            "file: {path: /d, max_bytes: 65536}, stdout: true, ring: 0, ring_bytes: 9, include_content: true, max_content_bytes: 5"
+            "file: {path: /d, max_bytes: 65536}, journal: /j, stdout: true, ring: 0, ring_bytes: 9, include_content: true, max_content_bytes: 5"
         ),
         Sinks {
             file: Some(DecisionFile { path: "/d".into(), max_bytes: Some(65_536) }),
+            journal: Some("/j".into()),
             stdout: true,
             ring: 0,
             ring_bytes: 9,
@@ -32,4 +33,12 @@ fn the_newest_decisions_are_kept_without_texts_unless_a_file_says_otherwise() {
     decisions.ring: must be from 0 to 100000
     decisions.ring_bytes: must be at least 1
     "#);
+    insta::assert_snapshot!(problems("decisions: {file: {path: ''}, journal: ''}"), @"
+    decisions.file.path: must not be empty
+    decisions.journal: must not be empty
+    ");
+    insta::assert_snapshot!(
+        problems("decisions: {file: {path: /d}, journal: /d}"),
+        @"decisions.journal: must not be the file of decisions"
+    );
 }

@@ -54,6 +54,7 @@ export function why(decision) {
   const asked = members.filter((call) => call.result !== "not_asked").length;
   if (outcome === "running") return `${plural(asked, "member")} asked, ${got} of ${needed} needed candidates so far.`;
   if (outcome === "cancelled") return `The caller left after ${duration(decision.total_ms)}.`;
+  if (decision.error_code === "killed") return `Consort was killed ${duration(decision.total_ms)} after the run began, or later: this is what its journal had of it.`;
   if (outcome === "failed") {
     return `The caller got the error ${decision.error_code || "unknown"}: ${plural(got, "usable answer")} of ${plural(asked, "member")} asked, ${needed} needed.`;
   }

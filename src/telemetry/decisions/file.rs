@@ -62,13 +62,14 @@ impl Rotated {
     }
 }
 
-fn append_to(path: &Path) -> io::Result<File> {
+/// Opens a file to append to, and to read.
+pub(super) fn append_to(path: &Path) -> io::Result<File> {
     // They may hold what callers wrote.
-    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+    OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(path)
 }
 
 /// Whether the path still leads to this file.
-fn is_at(path: &Path, file: &File) -> bool {
+pub(super) fn is_at(path: &Path, file: &File) -> bool {
     let (Ok(there), Ok(ours)) = (fs::metadata(path), file.metadata()) else {
         return false;
     };

@@ -1,6 +1,7 @@
 //! Where decisions go once they are made, and who is told of runs that go on.
 
 mod file;
+mod journal;
 mod ring;
 mod watch;
 mod writer;
@@ -9,12 +10,14 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use self::file::Rotated;
+use self::journal::{Journal, Opened};
 use self::ring::Ring;
 use self::watch::Watcher;
-use self::writer::Writer;
+use self::writer::{Ended, Writer};
 use super::decision::{Decision, Outcome};
 use super::line;
 
@@ -30,6 +33,8 @@ pub struct Decisions(Option<Arc<Hub>>);
 pub struct Sinks {
     /// A file of JSON lines.
     pub file: Option<DecisionFile>,
+    /// A file of the runs that go on, which the next process reads.
+    pub journal: Option<PathBuf>,
     /// Whether they go to standard output, as JSON lines.
     pub stdout: bool,
     /// How many of the newest are kept in memory for those who ask.
@@ -43,7 +48,14 @@ pub struct Sinks {
 impl Default for Sinks {
     /// Nowhere.
     fn default() -> Self {
-        Self { file: None, stdout: false, ring: 0, ring_bytes: usize::MAX, max_content_bytes: None }
+        Self {
+            file: None,
+            journal: None,
+            stdout: false,
+            ring: 0,
+            ring_bytes: usize::MAX,
+            max_content_bytes: None,
+        }
     }
 }
 
@@ -54,6 +66,36 @@ pub struct DecisionFile {
     pub path: PathBuf,
     /// Past how many bytes it is renamed, and a new one is begun; none leaves that to others.
     pub max_bytes: Option<u64>,
+}
+
+/// A sink that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// The file cannot be written.
+    #[error("cannot write decisions to {}", path.display())]
+    File {
+        /// As configured.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Nothing can be written to standard output.
+    #[error("cannot write decisions to standard output")]
+    Stdout(#[source] io::Error),
+    /// The journal cannot be read or written.
+    #[error("decisions.journal: cannot keep a journal in {}", path.display())]
+    Journal {
+        /// As configured.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process keeps its journal in the same file.
+    #[error("decisions.journal: another process keeps its journal in {}; each needs its own", path.display())]
+    JournalTaken {
+        /// As configured.
+        path: PathBuf,
+    },
 }
 
 /// Which decisions are wanted.
@@ -70,6 +112,7 @@ pub struct Wanted {
 #[derive(Debug)]
 struct Hub {
     max_content_bytes: Option<usize>,
+    is_journaled: bool,
     runs: AtomicU64,
     /// How many watchers want to know of runs that go on.
     followers: AtomicUsize,
@@ -82,24 +125,32 @@ struct Kept {
     ring: Ring,
     watchers: Vec<Arc<Watcher>>,
     writers: Vec<Writer>,
+    journal: Option<(Journal, JoinHandle<()>)>,
     is_closed: bool,
 }
 
 impl Decisions {
-    /// Opens these sinks.
+    /// Opens these sinks. What a process before has left in the journal goes to them at once.
     ///
     /// # Errors
-    /// When the file cannot be written, or no thread can be begun.
-    pub fn open(sinks: &Sinks) -> io::Result<Self> {
+    /// When a file cannot be written, or no thread can be begun, or another process has the journal.
+    pub fn open(sinks: &Sinks) -> Result<Self, SinkError> {
         let mut writers = Vec::new();
         if let Some(file) = &sinks.file {
-            let mut file = Rotated::open(file)?;
-            writers.push(Writer::begin("decisions-file", move |lines| file.write(lines))?);
+            let because = |source| SinkError::File { path: file.path.clone(), source };
+            let mut file = Rotated::open(file).map_err(because)?;
+            let writer = Writer::begin("decisions-file", move |lines| file.write(lines));
+            writers.push(writer.map_err(because)?);
         }
         if sinks.stdout {
             let write = |lines: &[u8]| io::Write::write_all(&mut io::stdout().lock(), lines);
-            writers.push(Writer::begin("decisions-stdout", write)?);
+            writers.push(Writer::begin("decisions-stdout", write).map_err(SinkError::Stdout)?);
         }
+        let opened = sinks.journal.as_deref().map(Journal::open).transpose()?;
+        let (journal, killed) = match opened {
+            Some(Opened { journal, thread, killed }) => (Some((journal, thread)), killed),
+            None => (None, Vec::new()),
+        };
         // Processes that follow each other count on, which a watcher of both relies on.
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let first = u64::try_from(since_1970.as_micros()).unwrap_or(0);
@@ -107,14 +158,21 @@ impl Decisions {
             ring: Ring::new(sinks.ring, sinks.ring_bytes, first),
             watchers: Vec::new(),
             writers,
+            journal,
             is_closed: false,
         };
-        Ok(Self(Some(Arc::new(Hub {
+        let hub = Hub {
             max_content_bytes: sinks.max_content_bytes,
-            runs: AtomicU64::new(0),
+            is_journaled: sinks.journal.is_some(),
+            runs: AtomicU64::new(killed.len() as u64),
             followers: AtomicUsize::new(0),
             kept: Mutex::new(kept),
-        }))))
+        };
+        for decision in killed {
+            // Nobody is served yet who would have to wait, and these are all that is known of what they cost.
+            hub.take(decision, Writer::wait_and_take);
+        }
+        Ok(Self(Some(Arc::new(hub))))
     }
 
     /// The newest `limit` of those kept that are wanted and ended after the one with this sequence, oldest first.
@@ -159,15 +217,16 @@ impl Decisions {
         let Some(hub) = &self.0 else {
             return;
         };
-        let writers = {
+        let (writers, journal) = {
             let mut kept = hub.kept();
             kept.is_closed = true;
             kept.watchers.drain(..).for_each(|watcher| watcher.close());
-            std::mem::take(&mut kept.writers)
+            (std::mem::take(&mut kept.writers), kept.journal.take())
         };
         let until = tokio::time::Instant::now() + limit;
-        // All of them are told before one is waited for.
-        let endings: Vec<_> = writers.into_iter().map(Writer::end).collect();
+        // All of them are told before one is waited for. The journal's thread ends when no writer needs it any more.
+        let mut endings: Vec<_> = writers.into_iter().map(Writer::end).collect();
+        endings.extend(journal.map(|(_, thread)| thread));
         for ending in endings {
             while !ending.is_finished() && tokio::time::Instant::now() < until {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -185,36 +244,45 @@ impl Decisions {
         self.0.as_ref().map_or(0, |hub| hub.runs.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// Whether anybody wants to know of runs that go on.
+    /// Whether anybody wants to know of runs that go on, a journal included.
     pub(super) fn are_followed(&self) -> bool {
-        self.0.as_ref().is_some_and(|hub| hub.followers.load(Ordering::Relaxed) > 0)
+        self.0.as_ref().is_some_and(|hub| hub.is_journaled || hub.followers.load(Ordering::Relaxed) > 0)
     }
 
     /// Tells how far a run has come.
     pub(super) fn tell(&self, running: Decision) {
         if let Some(hub) = &self.0 {
             let running = Arc::new(running);
-            hub.kept().watchers.iter().for_each(|watcher| watcher.tell(&running));
+            let kept = hub.kept();
+            kept.watchers.iter().for_each(|watcher| watcher.tell(&running));
+            if let Some((journal, _)) = &kept.journal {
+                journal.tell(running);
+            }
         }
     }
 
     /// Takes the decision of a run that has ended.
-    pub(super) fn take(&self, mut decision: Decision) {
-        let Some(hub) = &self.0 else {
-            line::write(&decision);
-            return;
-        };
-        line::write(&decision);
-        let mut kept = hub.kept();
-        decision.sequence = kept.ring.next();
-        let decision = Arc::new(decision);
-        kept.watchers.iter().for_each(|watcher| watcher.tell(&decision));
-        kept.writers.iter().for_each(|writer| writer.take(&decision));
-        kept.ring.push(decision);
+    pub(super) fn take(&self, decision: Decision) {
+        match &self.0 {
+            Some(hub) => hub.take(decision, Writer::take),
+            None => line::write(&decision),
+        }
     }
 }
 
 impl Hub {
+    /// Takes a decision, and gives it to the writers like this.
+    fn take(&self, mut decision: Decision, give: impl Fn(&Writer, &Ended)) {
+        line::write(&decision);
+        let mut kept = self.kept();
+        decision.sequence = kept.ring.next();
+        let over = kept.journal.as_ref().map(|(journal, _)| journal.over(decision.run));
+        let ended = Ended { decision: Arc::new(decision), over };
+        kept.watchers.iter().for_each(|watcher| watcher.tell(&ended.decision));
+        kept.writers.iter().for_each(|writer| give(writer, &ended));
+        kept.ring.push(ended.decision);
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }

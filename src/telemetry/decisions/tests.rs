@@ -216,9 +216,9 @@ fn what_cannot_be_written_is_lost_without_anybody_waiting() {
         Ok(())
     })
     .unwrap();
-    let decision = Arc::new(of("a", Outcome::Full));
+    let ended = Ended { decision: Arc::new(of("a", Outcome::Full)), over: None };
     for _ in 0..5000 {
-        writer.take(&decision);
+        writer.take(&ended);
     }
     let lost = writer.lost();
     drop(go_on);

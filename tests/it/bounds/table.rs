@@ -217,6 +217,13 @@ const ROWS: &[(&str, Tests)] = &[
         ],
     ),
     (
+        "the journal",
+        &[(
+            "src/telemetry/decisions/journal/tests.rs",
+            "a_journal_past_its_bound_is_written_anew_and_a_large_one_is_emptied_when_nothing_runs",
+        )],
+    ),
+    (
         "texts in decisions",
         &[("src/telemetry/account/tests.rs", "a_text_is_kept_up_to_the_bound_and_cut_past_it")],
     ),

@@ -35,8 +35,8 @@ const LOST: [&str; 3] = ["503", "503", "200, broken off"];
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_consort_fails() {
     all([
-        // What a killed process knew is gone; Envoy's access log has the requests.
-        row(Fault::ConsortKilled, LOST, ["nothing"; 3], 20_000),
+        // The process that takes its place finds them in the journal.
+        row(Fault::ConsortKilled, LOST, ["failed"; 3], 20_000),
         // Envoy gives a connection up on which nothing is answered for 20 s. Thawed, Consort records how each run ended.
         row(Fault::ConsortFrozen, LOST, ["something"; 3], 20_000),
         row(Fault::ConsortUnreachable, LOST, ["cancelled"; 3], 20_000),

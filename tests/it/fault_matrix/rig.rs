@@ -25,6 +25,8 @@ pub(super) const PHASES: [&str; 3] = ["panel", "judge", "stream"];
 const WAIT: Duration = ms(2500);
 const WORDS: usize = 60;
 const BETWEEN_WORDS: Duration = ms(60);
+/// The file of decisions, in the installation's directory.
+const DECISIONS: &str = "decisions.jsonl";
 /// Where Debian has libfaketime.
 const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 
@@ -100,7 +102,7 @@ impl Rig {
         let redis = if fault == Fault::RedisGone { Some(Redis::start().await) } else { None };
         let (upstream, to_provider) = (Upstream::start().await, Link::to(provider.addr()).await);
         let dir = tempfile::tempdir().expect("a directory");
-        let config = config(&to_provider, redis.as_ref(), fault);
+        let config = config(&to_provider, redis.as_ref(), fault, &dir);
         let service = serve(&config, &dir, needs_faketime).await;
         let to_consort = Link::to(service.addr()).await;
         let envoy = Some(envoy(&to_consort, &upstream).await);
@@ -225,9 +227,6 @@ impl Rig {
 
     /// Everything that is not as it should be about the record of a run: how it ended, and that no call is missing.
     pub(super) async fn recorded(&self, id: &str, outcome: &str) -> Vec<String> {
-        if outcome == "nothing" {
-            return self.logged_by_envoy(id).await;
-        }
         let decision = eventually(&format!("{:?}: a decision on {id}", self.fault), ms(20_000), async || {
             self.decisions(id).pop()
         })
@@ -250,6 +249,31 @@ impl Rig {
         let tokens = decision["usage"]["total_tokens"].as_u64().unwrap_or_default();
         if tokens == 0 && decision["usage"]["estimated"] != true {
             wrong.push(format!("{:?}, {id}: two members had answered, and nothing is billed", self.fault));
+        }
+        if self.fault == Fault::ConsortKilled {
+            wrong.extend(self.left_by_a_kill(id, &decision).await);
+        }
+        wrong
+    }
+
+    /// What is wrong with what another process has recorded of a run that was killed: it names every call that was made and how
+    /// far it had come, is in the file as between the log's lines, and Envoy's access log has the run.
+    async fn left_by_a_kill(&self, id: &str, decision: &Value) -> Vec<String> {
+        let mut wrong = self.logged_by_envoy(id).await;
+        let calls = ["members", "judges"].iter().filter_map(|seat| decision[*seat].as_array()).flatten();
+        let told = |call: &Value| format!("{}={}", call["model"], call["result"]).replace('"', "");
+        let told = calls.map(told).collect::<Vec<_>>().join(" ");
+        let made = match id {
+            "panel" => "a=usable b=usable c=killed",
+            _ => "a=usable b=usable c=usable judge=killed",
+        };
+        if told != made || decision["error_code"] != "killed" {
+            wrong.push(format!("{:?}, {id}: {told}, not {made}: {decision}", self.fault));
+        }
+        let file = fs::read_to_string(self.dir.path().join(DECISIONS)).unwrap_or_default();
+        let lines = file.lines().map(|line| serde_json::from_str(line).expect("a JSON object a line"));
+        if lines.filter(|line: &Value| line == decision).count() != 1 {
+            wrong.push(format!("{:?}, {id}: the file has {file}", self.fault));
         }
         wrong
     }
@@ -318,7 +342,7 @@ fn id_of(received: &Received) -> String {
     id.unwrap_or_default().to_owned()
 }
 
-fn config(to_provider: &Link, redis: Option<&Redis>, fault: Fault) -> String {
+fn config(to_provider: &Link, redis: Option<&Redis>, fault: Fault, dir: &TempDir) -> String {
     let provider = to_provider.addr();
     let (store, limit) = match redis {
         Some(redis) => {
@@ -330,7 +354,11 @@ fn config(to_provider: &Link, redis: Option<&Redis>, fault: Fault) -> String {
         }
         None => (String::new(), ""),
     };
-    let file = if fault == Fault::DiskFull { ", file: {path: /dev/full}" } else { "" };
+    let file = match fault {
+        Fault::DiskFull => "/dev/full".into(),
+        _ => dir.path().join(DECISIONS),
+    };
+    let (file, journal) = (file.display(), dir.path().join("journal"));
     let models: String = ["a", "b", "c", "judge"]
         .iter()
         .map(|name| {
@@ -340,13 +368,14 @@ fn config(to_provider: &Link, redis: Option<&Redis>, fault: Fault) -> String {
     format!(
         "listen: {{ext_proc: '127.0.0.1:0'}}
 {store}providers: [{{name: p, base_url: 'http://{provider}/v1', api_key: {KEY}}}]
-decisions: {{stdout: true{file}}}
+decisions: {{stdout: true, file: {{path: '{file}'}}, journal: '{}'}}
 models:
 {models}- display_name: {ALIAS}
   ensemble:
     {{panel: [{{model: a}}, {{model: b}}, {{model: c}}], judge: {{model: judge}}, min_responses: 2,
      timeout_ms: 5000, deadline_ms: 8000{limit}}}
-"
+",
+        journal.display()
     )
 }
 
