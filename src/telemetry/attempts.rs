@@ -81,8 +81,13 @@ impl Attempts {
     /// The current one has ended: `answered`, or the cause of failure in one word, with the status that the provider
     /// refused it with. One that never ends ends with its call.
     pub fn ended(&self, result: &'static str, status: Option<u16>) {
-        if let Some(current) = self.noted().tries.last_mut() {
+        let is_first = self.noted().tries.last_mut().is_some_and(|current| {
+            let is_first = current.end.is_none();
             current.end.get_or_insert_with(|| End { at: Instant::now(), result, status });
+            is_first
+        });
+        if let Some(followed) = self.followed.as_ref().filter(|_| is_first) {
+            followed.noted(self);
         }
     }
 

@@ -74,7 +74,7 @@ impl Live {
 }
 
 impl Followed {
-    /// An attempt of the call begins, or is heard.
+    /// An attempt of the call begins, is heard, or ends.
     pub(super) fn noted(&self, attempts: &Attempts) {
         self.live.noted(self.seat, attempts);
     }

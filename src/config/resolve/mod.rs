@@ -20,7 +20,7 @@ mod signing;
 mod strategy;
 mod tls;
 
-use std::path::PathBuf;
+use std::path::{self, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -160,8 +160,15 @@ fn model_header(file: &File, report: &mut Report) -> Option<HeaderName> {
 
 fn decisions(written: &schema::Decisions, report: &mut Report) -> Sinks {
     let file = written.file.as_ref();
-    if file.is_some_and(|file| written.journal.as_ref() == Some(&file.path)) {
-        report.add(Path::root().key("decisions").key("journal"), "must not be the file of decisions");
+    if let Some((journal, file)) = written.journal.as_ref().zip(file) {
+        let is = |one: &str, other: &str| path::Path::new(one) == path::Path::new(other);
+        let is_renamed_to = file.max_bytes.is_some() && is(journal, &format!("{}.1", file.path));
+        let at = Path::root().key("decisions").key("journal");
+        if is(journal, &file.path) {
+            report.add(at, "must not be the file of decisions");
+        } else if is_renamed_to || is(&format!("{journal}.new"), &file.path) {
+            report.add(at, "must not share `….1` or `….new` with the file of decisions");
+        }
     }
     Sinks {
         journal: written.journal.as_ref().map(PathBuf::from),

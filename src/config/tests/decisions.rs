@@ -38,7 +38,13 @@ fn the_newest_decisions_are_kept_without_texts_unless_a_file_says_otherwise() {
     decisions.journal: must not be empty
     ");
     insta::assert_snapshot!(
-        problems("decisions: {file: {path: /d}, journal: /d}"),
+        problems("decisions: {file: {path: /d}, journal: //./d}"),
         @"decisions.journal: must not be the file of decisions"
     );
+    for others in
+        ["{file: {path: /d, max_bytes: 65536}, journal: /d.1}", "{file: {path: /d.new}, journal: /d}"]
+    {
+        let told = problems(&format!("decisions: {others}"));
+        assert_eq!(told, "decisions.journal: must not share `….1` or `….new` with the file of decisions");
+    }
 }

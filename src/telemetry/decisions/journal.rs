@@ -10,7 +10,6 @@ use std::time::Duration;
 use tracing::warn;
 
 use self::pages::Pages;
-use super::writer::Losses;
 use super::{Decision, Outcome, SinkError};
 use crate::telemetry::Seldom;
 use crate::telemetry::record::{KILLED, RUNNING, end_running};
@@ -46,8 +45,8 @@ struct News {
     known: HashSet<u64>,
 }
 
-/// Tells the journal that a run is over, once nobody holds it any more: until its decision is written everywhere, the
-/// journal is what is left of it.
+/// Tells the journal that a run is over, once nobody holds it any more: until its decision is written, the journal is
+/// what is left of it.
 #[derive(Debug)]
 pub(super) struct Over {
     journal: Journal,
@@ -66,10 +65,9 @@ impl Journal {
         let news = Arc::new(Mutex::new(News { known, ..News::default() }));
         // One ring is enough, however much there is to be told.
         let (bell, rung) = sync_channel(1);
-        let losses = Losses::of("decisions-journal");
         let told = Arc::clone(&news);
         let thread = thread::Builder::new().name("journal".to_owned());
-        let thread = thread.spawn(move || keep(pages, &told, &rung, &losses));
+        let thread = thread.spawn(move || keep(pages, &told, &rung));
         let thread = thread.map_err(|source| SinkError::Journal { path: path.to_owned(), source })?;
         Ok(Opened { journal: Self { news, bell }, thread, killed })
     }
@@ -80,7 +78,7 @@ impl Journal {
         self.ring();
     }
 
-    /// What is to be held while the decision of a run that has ended is not everywhere yet.
+    /// What is to be held while the decision of a run that has ended is not written yet.
     pub(super) fn over(&self, run: u64) -> Arc<Over> {
         Arc::new(Over { journal: self.clone(), run })
     }
@@ -126,25 +124,23 @@ fn lock(news: &Mutex<News>) -> MutexGuard<'_, News> {
     news.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn keep(mut pages: Pages, news: &Mutex<News>, rung: &Receiver<()>, losses: &Losses) {
+fn keep(mut pages: Pages, news: &Mutex<News>, rung: &Receiver<()>) {
+    let failures = Seldom::new();
     let mut is_last = false;
     while !is_last {
         is_last = rung.recv_timeout(Seldom::RHYTHM) == Err(RecvTimeoutError::Disconnected);
         let taken = lock(news).take();
-        let count = taken.len() as u64;
-        match pages.write(taken) {
-            Ok(()) => losses.tell("earlier"),
-            Err(error) => {
-                losses.add(count, &error.to_string());
-                // More is put together meanwhile, and tried in one.
-                thread::sleep(REST);
+        if let Err(error) = pages.write(taken) {
+            if failures.is_due() {
+                warn!(%error, "the journal could not be written; what goes on is tried again");
             }
+            // More is put together meanwhile, and tried in one.
+            thread::sleep(REST);
         }
     }
     if let Err(error) = pages.close() {
         warn!(%error, "the journal was not emptied");
     }
-    losses.tell_all("earlier");
 }
 
 /// Gives an end to a run that was killed, as far as the journal knows it.

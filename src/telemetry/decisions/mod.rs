@@ -124,6 +124,7 @@ struct Hub {
 struct Kept {
     ring: Ring,
     watchers: Vec<Arc<Watcher>>,
+    /// That of the file is the first.
     writers: Vec<Writer>,
     journal: Option<(Journal, JoinHandle<()>)>,
     is_closed: bool,
@@ -277,9 +278,13 @@ impl Hub {
         let mut kept = self.kept();
         decision.sequence = kept.ring.next();
         let over = kept.journal.as_ref().map(|(journal, _)| journal.over(decision.run));
-        let ended = Ended { decision: Arc::new(decision), over };
+        let mut ended = Ended { decision: Arc::new(decision), over };
         kept.watchers.iter().for_each(|watcher| watcher.tell(&ended.decision));
-        kept.writers.iter().for_each(|writer| give(writer, &ended));
+        for writer in &kept.writers {
+            give(writer, &ended);
+            // One record is enough: where standard output is stuck, the file still has the run.
+            ended.over = None;
+        }
         kept.ring.push(ended.decision);
     }
 

@@ -29,7 +29,7 @@ pub(super) struct Writer {
 #[derive(Clone, Debug)]
 pub(super) struct Ended {
     pub(super) decision: Arc<Decision>,
-    /// Held until the decision is written, where there is a journal.
+    /// Held until the decision is written, where there is a journal, by the writer that it goes to first.
     pub(super) over: Option<Arc<Over>>,
 }
 
@@ -107,7 +107,7 @@ fn write_all(waiting: &Receiver<Ended>, write: &mut impl FnMut(&[u8]) -> io::Res
 
 /// Decisions that were not written.
 #[derive(Debug)]
-pub(super) struct Losses {
+struct Losses {
     sink: &'static str,
     /// Those not told yet.
     lost: AtomicU64,
@@ -115,24 +115,24 @@ pub(super) struct Losses {
 }
 
 impl Losses {
-    pub(super) fn of(sink: &'static str) -> Self {
+    fn of(sink: &'static str) -> Self {
         Self { sink, lost: AtomicU64::new(0), told: Seldom::new() }
     }
 
-    pub(super) fn add(&self, count: u64, cause: &str) {
+    fn add(&self, count: u64, cause: &str) {
         self.lost.fetch_add(count, Ordering::Relaxed);
         metrics::decisions_lost().increment(count);
         self.tell(cause);
     }
 
     /// Tells of what was lost, seldom.
-    pub(super) fn tell(&self, cause: &str) {
+    fn tell(&self, cause: &str) {
         if self.lost.load(Ordering::Relaxed) > 0 && self.told.is_due() {
             self.tell_all(cause);
         }
     }
 
-    pub(super) fn tell_all(&self, cause: &str) {
+    fn tell_all(&self, cause: &str) {
         let lost = self.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
             warn!(lost, sink = self.sink, cause, "decisions were not written");

@@ -272,7 +272,9 @@ impl Rig {
         }
         let file = fs::read_to_string(self.dir.path().join(DECISIONS)).unwrap_or_default();
         let lines = file.lines().map(|line| serde_json::from_str(line).expect("a JSON object a line"));
-        if lines.filter(|line: &Value| line == decision).count() != 1 {
+        // A second record would have a `sequence` of its own.
+        let of_it: Vec<Value> = lines.filter(|line: &Value| line["request_id"] == id).collect();
+        if of_it != [decision.clone()] {
             wrong.push(format!("{:?}, {id}: the file has {file}", self.fault));
         }
         wrong

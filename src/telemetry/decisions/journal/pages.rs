@@ -32,7 +32,9 @@ pub(super) struct Pages {
     is_torn: bool,
 }
 
+/// Nothing else is in it: a decision has a `run`, too, and must not be read as the end of one.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Line {
     run: u64,
     /// How far it has come; none when it is over.
@@ -45,7 +47,7 @@ impl Pages {
     /// 1, 2, 3, ….
     ///
     /// # Errors
-    /// When another process holds it, or it cannot be read and written.
+    /// When another process holds it, or it cannot be read and written, or it is no journal's: that is left as it is.
     pub(super) fn open(path: &Path) -> Result<(Self, Vec<Decision>), SinkError> {
         let because = |source| SinkError::Journal { path: path.to_owned(), source };
         let mut file = append_to(path).map_err(because)?;
@@ -62,7 +64,11 @@ impl Pages {
         }
         let mut written = Vec::new();
         file.read_to_end(&mut written).map_err(because)?;
-        let (mut left, unread) = left(&written);
+        let Left { runs: mut left, read, unread } = left(&written);
+        if unread > 0 && read == 0 {
+            let none = "it is another file: none of its lines is a journal's";
+            return Err(because(io::Error::new(io::ErrorKind::InvalidData, none)));
+        }
         if unread > 0 {
             warn!(path = %path.display(), lines = unread, "the journal has lines that cannot be read");
         }
@@ -72,7 +78,8 @@ impl Pages {
         let mut pages = Self { path: path.to_owned(), file, size: 0, most: MOST, running, is_torn: true };
         match pages.write_anew() {
             // It is tried again with what follows; the old file says the same until then.
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {}
             tried => tried.map_err(because)?,
         }
         Ok((pages, left))
@@ -94,6 +101,13 @@ impl Pages {
             } else {
                 self.running.remove(&run);
             }
+        }
+        if !is_at(&self.path, &self.file) {
+            // It was removed or moved. Whoever has begun another one there since then keeps it.
+            self.is_torn = true;
+            let file = append_to(&self.path)?;
+            file.try_lock()?;
+            self.file = file;
         }
         let size = self.size + lines.len() as u64;
         if self.running.is_empty() && (self.is_torn || size > LITTLE) {
@@ -117,7 +131,7 @@ impl Pages {
     fn empty(&mut self) -> io::Result<()> {
         self.is_torn = true;
         self.file.set_len(0)?;
-        (self.size, self.is_torn) = (0, false);
+        (self.size, self.most, self.is_torn) = (0, MOST, false);
         Ok(())
     }
 
@@ -130,11 +144,14 @@ impl Pages {
         beside.push(".new");
         let mut file = append_to(Path::new(&beside))?;
         file.try_lock()?;
-        // Left by a process that was killed right here.
-        file.set_len(0)?;
         let lines = self.running.values().map(Vec::as_slice).collect::<Vec<_>>().concat();
-        file.write_all(&lines)?;
-        fs::rename(&beside, &self.path)?;
+        // What it has was left by a process that was killed right here.
+        let written = file.set_len(0).and_then(|()| file.write_all(&lines));
+        if let Err(error) = written.and_then(|()| fs::rename(&beside, &self.path)) {
+            // Half of it would take the room that there is too little of.
+            let _ = fs::remove_file(&beside);
+            return Err(error);
+        }
         self.file = file;
         self.size = lines.len() as u64;
         self.most = MOST.max(2 * self.size);
@@ -150,20 +167,31 @@ fn line(run: u64, running: Option<Decision>) -> Vec<u8> {
     line
 }
 
-/// The runs that go on by these lines, and how many lines cannot be read. A last line without an end was being written
-/// when the process was killed; its run stands as the line before says.
-fn left(written: &[u8]) -> (Vec<Decision>, usize) {
-    let (mut left, mut unread) = (BTreeMap::new(), 0);
+/// What lines say.
+#[derive(Default)]
+struct Left {
+    /// The runs that go on.
+    runs: Vec<Decision>,
+    /// How many lines are a journal's, and how many are not.
+    read: usize,
+    unread: usize,
+}
+
+/// A last line without an end was being written when the process was killed; its run stands as the line before says.
+fn left(written: &[u8]) -> Left {
+    let (mut left, mut running) = (Left::default(), BTreeMap::new());
     for line in written.split_inclusive(|byte| *byte == b'\n') {
         match serde_json::from_slice(line) {
-            Ok(Line { run, running: Some(decision) }) => {
-                left.insert(run, decision);
+            Ok(Line { run, running: state }) => {
+                left.read += 1;
+                match state {
+                    Some(decision) => running.insert(run, decision),
+                    None => running.remove(&run),
+                };
             }
-            Ok(Line { run, running: None }) => {
-                left.remove(&run);
-            }
-            Err(_) => unread += usize::from(line.ends_with(b"\n")),
+            Err(_) => left.unread += usize::from(line.ends_with(b"\n")),
         }
     }
-    (left.into_values().collect(), unread)
+    left.runs = running.into_values().collect();
+    left
 }

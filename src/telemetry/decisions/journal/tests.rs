@@ -87,6 +87,7 @@ async fn what_a_killed_process_had_asked_is_recorded_by_the_next_one() {
     let (_, judge) = killed.judge_began("judge", Part::Judge, None);
     judge.begin();
     judge.ended("server_error", Some(503));
+    wait(&path, |text| text.contains("server_error"));
     judge.begin();
     drop(over);
     // Whatever is noted after a run's end, it is over.
@@ -168,6 +169,12 @@ fn a_journal_past_its_bound_is_written_anew_and_a_large_one_is_emptied_when_noth
     assert!(size() > 10 << 20, "twice what went on is the bound, where that is more");
     write(1, None);
     assert_eq!(size(), 0);
+    for _ in 0..9 {
+        write(1, Some(running(1, &mebibyte)));
+    }
+    assert!(size() < 8 << 20, "the bound is what it was: {}", size());
+    write(1, None);
+    assert_eq!(size(), 0);
     write(1, Some(running(1, "small")));
     write(1, None);
     assert!(size() > 0, "a small one is left alone");
@@ -191,6 +198,44 @@ fn a_journal_belongs_to_one_process_also_when_it_was_written_anew() {
     let told = Decisions::open(&Sinks { journal: Some("/dev/full".into()), ..Sinks::default() });
     let told = crate::telemetry::chain(&told.unwrap_err());
     assert_eq!(told, "decisions.journal: cannot keep a journal in /dev/full: it is no regular file");
+}
+
+#[test]
+fn a_file_of_something_else_is_refused_and_left_as_it_is() {
+    let (_dir, path) = place();
+    let decision = serde_json::to_string(&*running(3, "a")).unwrap();
+    assert!(decision.contains("\"run\":3"), "{decision}");
+    for text in [format!("{decision}\n"), "a: 1\nb: 2\n".to_owned(), format!("{decision}\n{{\"run\"")] {
+        fs::write(&path, &text).unwrap();
+        let told = crate::telemetry::chain(&Pages::open(&path).unwrap_err());
+        let why = "it is another file: none of its lines is a journal's";
+        assert_eq!(told, format!("decisions.journal: cannot keep a journal in {}: {why}", path.display()));
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    }
+    fs::write(&path, "{\"run\":7,\"runn").unwrap();
+    assert!(Pages::open(&path).unwrap().1.is_empty(), "its first line was being written");
+}
+
+#[test]
+fn a_journal_that_was_removed_is_begun_anew_unless_another_process_has_its_place() {
+    let (dir, path) = place();
+    let (mut pages, _) = Pages::open(&path).unwrap();
+    pages.write(news([(1, Some(running(1, "a")))])).unwrap();
+    fs::remove_file(&path).unwrap();
+    pages.write(news([(2, Some(running(2, "b")))])).unwrap();
+    let lines = || fs::read_to_string(&path).unwrap().lines().count();
+    assert_eq!(lines(), 2);
+    fs::rename(&path, dir.path().join("away")).unwrap();
+    let (mut other, _) = Pages::open(&path).unwrap();
+    other.write(news([(1, Some(running(1, "other")))])).unwrap();
+    assert!(pages.write(news([(3, Some(running(3, "c")))])).is_err());
+    assert_eq!(lines(), 1, "what the other one has stays");
+    drop(other);
+    pages.write(HashMap::new()).unwrap();
+    assert!(matches!(Pages::open(&path), Err(SinkError::JournalTaken { .. })));
+    drop(pages);
+    let (_, left) = Pages::open(&path).unwrap();
+    assert_eq!(aliases(&left), ["a", "b", "c"]);
 }
 
 #[test]
@@ -229,4 +274,22 @@ fn a_run_is_in_the_journal_until_its_decision_is_written() {
     thread.join().unwrap();
     let (_, left) = Pages::open(&path).unwrap();
     assert_eq!(aliases(&left), ["b"], "what still runs at the end is left");
+}
+
+#[tokio::test]
+async fn a_run_that_the_file_has_is_over_however_long_standard_output_takes() {
+    let (dir, path) = place();
+    let file = Some(DecisionFile { path: dir.path().join("decisions.jsonl"), max_bytes: None });
+    let sinks = Sinks { file, journal: Some(path.clone()), ..Sinks::default() };
+    let decisions = Decisions::open(&sinks).unwrap();
+    let (go_on, held) = mpsc::channel::<()>();
+    let stuck = Writer::begin("test", move |_| held.recv().map_err(io::Error::other)).unwrap();
+    decisions.0.as_ref().unwrap().kept().writers.push(stuck);
+    let mut account = account(&decisions, "answered");
+    account.member_began(0, None).begin();
+    wait(&path, |text| text.contains("answered"));
+    drop(account);
+    wait(&path, |text| text.contains("{\"run\":1}"));
+    drop(go_on);
+    close(&decisions).await;
 }
