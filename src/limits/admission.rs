@@ -83,7 +83,7 @@ impl Admission {
     }
 
     /// From now on, nothing is admitted while the work of this process is late by more than `max`, and has been so
-    /// for a second; without a bound, that does not matter. Never ends.
+    /// for a second; without a bound, that does not matter.
     pub async fn watch_lateness(self, max: Option<Duration>) {
         self.runs.is_late.store(false, Ordering::Relaxed);
         match max {
