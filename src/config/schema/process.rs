@@ -29,8 +29,8 @@ pub struct Limits {
     /// How many runs may be in flight at once; more are refused with a 503.
     #[schemars(range(min = 1))]
     pub max_inflight: usize,
-    /// How late this process may be with its work, in ms, before new runs are refused with a 503: when for a second all
-    /// that was to be done had to wait for longer, there is more of it than the machine can do. 0 = however late.
+    /// How late this process may be with its work, in ms, before new runs are refused with a 503: when for a second most
+    /// of what was to be done had to wait for longer, there is more of it than the machine can do. 0 = however late.
     #[schemars(range(min = 0, max = 60_000))]
     pub max_lateness_ms: u64,
     /// How much of the bodies of aliases' requests may be held at once, in bytes: while they arrive, and while their
@@ -52,7 +52,7 @@ impl Default for Limits {
             max_answer_bytes: 16 * 1024 * 1024,
             max_panel: 16,
             max_inflight: 4096,
-            max_lateness_ms: 200,
+            max_lateness_ms: 50,
             max_held_bytes: 1024 * 1024 * 1024,
             caller_key: CallerKey::default(),
             store: Store::default(),
