@@ -19,16 +19,16 @@ use crate::{Result, Rig};
 /// Threads that share the processor's core and never rest: what it can do is a quarter then, so that the rest of the rig
 /// can ask for three times as much on the same machine.
 const BALLAST: usize = 3;
-/// What begins with a load is no part of its steady state.
-const BEGINNING: f64 = 2.0;
-/// A second between looks whether all is normal again would be coarse.
+/// The share of a load that is no steady state: a second's crowd is let in before it counts as one that lasts.
+const BEGINNING: f64 = 1.0 / 3.0;
+/// How long it rests between two looks whether all is normal again.
 const LOOK: Duration = Duration::from_millis(100);
 
 pub async fn find(rig: &Rig) -> Result<Findings> {
     let variants = [
         ("as shipped", Attachment::Shipped, "max_lateness_ms: 50"),
         ("with the gate", Attachment::Gated, "max_lateness_ms: 50"),
-        ("max_lateness_ms: 20", Attachment::Shipped, "max_lateness_ms: 20"),
+        ("max_lateness_ms: 10", Attachment::Shipped, "max_lateness_ms: 10"),
         ("max_lateness_ms: 0 (off)", Attachment::Shipped, "max_lateness_ms: 0"),
     ];
     let mut found = Findings::default();
@@ -98,7 +98,7 @@ async fn seen(rig: &Rig, attachment: Attachment, limit: &str) -> Result<Seen> {
             (peak, at_peak) = (answered, plain);
         }
     }
-    let (asked, seconds) = (3.0 * peak, rig.choose(12.0, 5.0));
+    let (asked, seconds) = (3.0 * peak, rig.choose(24.0, 6.0));
     let (runs, (overloaded, normal_after)) =
         tokio::try_join!(caller::apart(to, &body, asked, seconds), async {
             let overloaded = plain(to, seconds).await?;
@@ -116,7 +116,7 @@ async fn seen(rig: &Rig, attachment: Attachment, limit: &str) -> Result<Seen> {
     Ok(Seen {
         peak,
         asked,
-        goodput: goodput(&runs, BEGINNING, seconds),
+        goodput: goodput(&runs, BEGINNING * seconds, seconds),
         refused: refused.len(),
         refused_after: quantiles(&mut refused),
         idle,
