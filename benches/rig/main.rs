@@ -1,7 +1,7 @@
 //! How fast Consort is, beside what it stands on, on one machine.
 //!
 //! ```text
-//! cargo run --release --example rig                       all scenarios, about 10 minutes
+//! cargo run --release --example rig                       all scenarios, about 12 minutes
 //! cargo run --release --example rig -- --quick            the same in small: whether the rig lives
 //! cargo run --release --example rig -- --only ensemble    some of them
 //! ```

@@ -43,7 +43,7 @@ impl Writer {
         mut write: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
     ) -> io::Result<Self> {
         let (queue, waiting) = sync_channel(MOST_WAITING);
-        let losses = Arc::new(Losses::of(sink));
+        let losses = Arc::new(Losses { sink, lost: AtomicU64::new(0), told: Seldom::new() });
         let known = Arc::clone(&losses);
         let thread = thread::Builder::new().name(sink.to_owned());
         let thread = thread.spawn(move || write_all(&waiting, &mut write, &known))?;
@@ -115,10 +115,6 @@ struct Losses {
 }
 
 impl Losses {
-    fn of(sink: &'static str) -> Self {
-        Self { sink, lost: AtomicU64::new(0), told: Seldom::new() }
-    }
-
     fn add(&self, count: u64, cause: &str) {
         self.lost.fetch_add(count, Ordering::Relaxed);
         metrics::decisions_lost().increment(count);

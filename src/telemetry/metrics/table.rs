@@ -307,7 +307,7 @@ pub const CONFIG_RELOADED_AT: Metric = gauge(
 pub const DECISIONS_LOST: Metric = counter(
     "consort_decisions_lost_total",
     &[],
-    "Decisions that were not written because a file or standard output could not keep up or take them.",
+    "Decisions that were not written because the file or standard output could not keep up or take them.",
 );
 /// Which Consort this is.
 pub const BUILD_INFO: Metric =
