@@ -35,7 +35,7 @@ build=$(cd "$build" && pwd -P)
 crates=$(cd "${CARGO_HOME:-$HOME/.cargo}" && pwd -P)
 library=$(rustc --print sysroot)/lib/rustlib/src/rust
 # Of two that fit, rustc takes the last: the narrower ones come later.
-rust_paths= c_paths=
+rust_paths="" c_paths=""
 for pair in "$source=/consort" "$crates=/cargo" "$library=/rust" "$build=/build"; do
   rust_paths+=" --remap-path-prefix=$pair"
   c_paths+=" -ffile-prefix-map=$pair"
@@ -47,12 +47,18 @@ SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || 
 export SOURCE_DATE_EPOCH
 
 # With its target named, build scripts and macros are built without these flags, as they are in no release.
-cargo auditable build --release --locked --package consort --bin consort --target "$target"
+#
+# Thin LTO names what modules share by their hashes, and these by what makes no difference to the machine code: one phi had
+# its operands in another order in another directory. The modules' own names serve as well.
+promoted=-use-source-filename-for-promoted-locals
+cargo auditable rustc --release --locked --package consort --bin consort --target "$target" -- -C llvm-args="$promoted"
 
 bill=consort-$target.cdx
 cargo cyclonedx --format json --target "$target" --override-filename "$bill"
-mv "$bill.json" "$out/"
-rm -f "tests/support/$bill.json"
+# It calls our own package by where its sources lie.
+told=$(<"$bill.json")
+printf '%s\n' "${told//"file://$source"/file:///consort}" > "$out/$bill.json"
+rm -f "$bill.json" "tests/support/$bill.json"
 
 cp "$build/$target/release/consort" "$out/consort-$target"
 cd "$out"
