@@ -10,7 +10,7 @@ use http::StatusCode;
 
 use super::request;
 use crate::caller::{self, Run};
-use crate::cores::{Layout, allowed, now, pin_self};
+use crate::cores::{Layout, allowed, cpu_seconds, now, pin_self};
 use crate::report::{Bound, Cell, Findings, Table, Target};
 use crate::stand::{ALIAS, Attachment, Consort, Part, config, envoy};
 use crate::stats::{Stat, quantile};
@@ -25,21 +25,23 @@ const BEGINNING: f64 = 1.0 / 3.0;
 const LOOK: Duration = Duration::from_millis(100);
 
 pub async fn find(rig: &Rig) -> Result<Findings> {
+    let rounds = rig.choose(3, 1);
     let variants = [
-        ("as shipped", Attachment::Shipped, "max_lateness_ms: 50"),
-        ("with the gate", Attachment::Gated, "max_lateness_ms: 50"),
-        ("max_lateness_ms: 10", Attachment::Shipped, "max_lateness_ms: 10"),
-        ("max_lateness_ms: 0 (off)", Attachment::Shipped, "max_lateness_ms: 0"),
+        ("as shipped", Attachment::Shipped, "max_lateness_ms: 50", rounds),
+        ("with the gate", Attachment::Gated, "max_lateness_ms: 50", rounds),
+        ("max_lateness_ms: 10", Attachment::Shipped, "max_lateness_ms: 10", rounds),
+        // It takes minutes until nothing is left of a round.
+        ("max_lateness_ms: 0 (off)", Attachment::Shipped, "max_lateness_ms: 0", 1),
     ];
     let mut found = Findings::default();
     let mut rows = Vec::new();
-    for (name, attachment, limit) in variants {
+    for (name, attachment, limit, rounds) in variants {
         rig.say(format!("overload: {name}"));
-        let seen = seen(rig, attachment, limit).await?;
-        rows.push(seen.row(name));
+        let seen = seen(rig, attachment, limit, rounds).await?;
+        rows.push(row(name, &seen));
         match attachment {
-            Attachment::Gated => found.targets.extend(seen.targets_of_the_gate()),
-            _ if name == "as shipped" => found.targets.extend(seen.targets()),
+            Attachment::Gated => found.targets.extend(targets_of_the_gate(&seen)),
+            _ if name == "as shipped" => found.targets.extend(targets(&seen)),
             _ => {}
         }
     }
@@ -49,8 +51,10 @@ pub async fn find(rig: &Rig) -> Result<Findings> {
         columns: vec![
             "",
             "peak, runs/s",
-            "asked/s",
             "goodput, runs/s",
+            "goodput / peak",
+            "CPU ms for a run, at the peak",
+            "overloaded",
             "refused",
             "refused after, p50; p99 ms",
             "plain, idle: p50; p99 ms",
@@ -63,48 +67,66 @@ pub async fn find(rig: &Rig) -> Result<Findings> {
     Ok(found)
 }
 
-/// What came of one variant; times in ms.
-struct Seen {
-    peak: f64,
-    asked: f64,
-    goodput: f64,
+/// What came of one round; times in ms.
+struct Round {
+    peak: Steady,
+    overloaded: Steady,
     refused: usize,
     refused_after: [f64; 2],
     idle: [f64; 2],
-    at_peak: [f64; 2],
-    overloaded: [f64; 2],
     normal_after: f64,
 }
 
-async fn seen(rig: &Rig, attachment: Attachment, limit: &str) -> Result<Seen> {
+/// What came of a load while it lasted.
+#[derive(Clone, Copy)]
+struct Steady {
+    /// Runs that were answered, a second.
+    goodput: f64,
+    /// CPU time of the processor for each of them, in ms.
+    cpu: f64,
+    /// How long plain requests took meanwhile: p50 and p99, in ms.
+    plain: [f64; 2],
+}
+
+async fn seen(rig: &Rig, attachment: Attachment, limit: &str, rounds: usize) -> Result<Vec<Round>> {
     let layout = Layout::for_ensembles();
     let provider = Part::provider(&layout.provider).await?;
     let config = config(provider.addr, &["long"; 3], "long", "min_responses: 3", "");
     let config = config.replace("max_inflight: 20000", &format!("max_inflight: 20000, {limit}"));
     let consort = Consort::start(&rig.consort, &config, &layout.processor).await?;
     let envoy = envoy(attachment, consort.addr, provider.addr, &layout.envoy).await?;
-    let (to, body) = (envoy.addr(), request(ALIAS, 1 << 10, true));
     let _ballast = Ballast::on(layout.processor.clone());
     pin_self(&layout.generator);
+    let mut seen = Vec::with_capacity(rounds);
+    for _ in 0..rounds {
+        seen.push(round(rig, envoy.addr(), consort.id()?).await?);
+    }
+    pin_self(&allowed());
+    Ok(seen)
+}
 
+async fn round(rig: &Rig, to: SocketAddr, processor: u32) -> Result<Round> {
+    let body = request(ALIAS, 1 << 10, true);
     let idle = plain(to, rig.choose(3.0, 1.0)).await?;
-    let (mut peak, mut at_peak) = (0.0, idle);
+    let mut peak: Option<Steady> = None;
     for callers in [8, 32] {
-        let seconds = rig.choose(5, 2);
-        let (runs, plain) =
-            tokio::try_join!(caller::run(to, &body, callers, seconds), plain(to, seconds as f64))?;
-        let answered = goodput(&runs, 1.0, seconds as f64);
-        if answered > peak {
-            (peak, at_peak) = (answered, plain);
+        let seconds = rig.choose(6, 2);
+        let span = [1.0, seconds as f64];
+        let load = caller::run(to, &body, callers, seconds);
+        let (runs, meanwhile) = tokio::try_join!(load, Meanwhile::seen(to, processor, span))?;
+        let seen = meanwhile.of(&runs, span);
+        if peak.is_none_or(|peak| seen.goodput > peak.goodput) {
+            peak = Some(seen);
         }
     }
-    let (asked, seconds) = (3.0 * peak, rig.choose(24.0, 6.0));
-    let (runs, (overloaded, normal_after)) =
-        tokio::try_join!(caller::apart(to, &body, asked, seconds), async {
-            let overloaded = plain(to, seconds).await?;
-            Ok((overloaded, normal_after(to, &body, idle).await?))
-        })?;
-    pin_self(&allowed());
+    let peak = peak.ok_or("there are loads to find the peak")?;
+    let seconds = rig.choose(18.0, 6.0);
+    let span = [BEGINNING * seconds, seconds];
+    let load = caller::apart(to, &body, 3.0 * peak.goodput, seconds);
+    let (runs, (meanwhile, normal_after)) = tokio::try_join!(load, async {
+        let meanwhile = Meanwhile::seen(to, processor, span).await?;
+        Ok((meanwhile, normal_after(to, &body, idle).await?))
+    })?;
 
     let mut refused: Vec<f64> = Vec::new();
     for run in runs.iter().filter(|run| !run.is_answered) {
@@ -113,17 +135,34 @@ async fn seen(rig: &Rig, attachment: Attachment, limit: &str) -> Result<Seen> {
         }
         refused.push(run.seconds() * 1e3);
     }
-    Ok(Seen {
-        peak,
-        asked,
-        goodput: goodput(&runs, BEGINNING * seconds, seconds),
-        refused: refused.len(),
-        refused_after: quantiles(&mut refused),
-        idle,
-        at_peak,
-        overloaded,
-        normal_after,
-    })
+    let overloaded = meanwhile.of(&runs, span);
+    let refused_after = quantiles(&mut refused);
+    Ok(Round { peak, overloaded, refused: refused.len(), refused_after, idle, normal_after })
+}
+
+/// What is seen of the processor while a load lasts.
+struct Meanwhile {
+    cpu_seconds: f64,
+    plain: [f64; 2],
+}
+
+impl Meanwhile {
+    /// What is seen from the load's beginning to the end of this span, and of the CPU time what falls into it.
+    async fn seen(to: SocketAddr, processor: u32, [from, until]: [f64; 2]) -> Result<Self> {
+        let (plain, cpu_seconds) = tokio::try_join!(plain(to, until), async {
+            tokio::time::sleep(Duration::from_secs_f64(from)).await;
+            let before = cpu_seconds(processor)?;
+            tokio::time::sleep(Duration::from_secs_f64(until - from)).await;
+            Ok(cpu_seconds(processor)? - before)
+        })?;
+        Ok(Self { cpu_seconds, plain })
+    }
+
+    /// With what was answered in the same span.
+    fn of(self, runs: &[Run], [from, until]: [f64; 2]) -> Steady {
+        let goodput = goodput(runs, from, until);
+        Steady { goodput, cpu: self.cpu_seconds * 1e3 / (goodput * (until - from)), plain: self.plain }
+    }
 }
 
 /// Runs that were answered, a second, between these two times after the first began.
@@ -165,47 +204,54 @@ fn quantiles(values: &mut [f64]) -> [f64; 2] {
     [quantile(values, 0.5), quantile(values, 0.99)]
 }
 
-impl Seen {
-    fn row(&self, name: &str) -> Vec<Cell> {
-        let number = |value: f64| Cell::from(Stat::exactly(value));
-        let times = |[p50, p99]: [f64; 2]| Cell::from(format!("{p50:.1}; {p99:.1}"));
-        vec![
-            Cell::from(name),
-            number(self.peak),
-            number(self.asked),
-            number(self.goodput),
-            Cell::from(self.refused.to_string()),
-            times(self.refused_after),
-            times(self.idle),
-            times(self.at_peak),
-            times(self.overloaded),
-            number(self.normal_after),
-        ]
-    }
+fn row(name: &str, seen: &[Round]) -> Vec<Cell> {
+    let number = |value: fn(&Round) -> f64| Cell::from(stat(seen, value));
+    let times = |of: fn(&Round) -> [f64; 2]| {
+        let [p50, p99] = [0, 1].map(|which| Stat::of(seen.iter().map(|round| of(round)[which])).median);
+        Cell::from(format!("{p50:.1}; {p99:.1}"))
+    };
+    vec![
+        Cell::from(name),
+        number(|round| round.peak.goodput),
+        number(|round| round.overloaded.goodput),
+        number(ratio),
+        number(|round| round.peak.cpu),
+        number(|round| round.overloaded.cpu),
+        number(|round| round.refused as f64),
+        times(|round| round.refused_after),
+        times(|round| round.idle),
+        times(|round| round.peak.plain),
+        times(|round| round.overloaded.plain),
+        number(|round| round.normal_after),
+    ]
+}
 
-    fn targets(&self) -> Vec<Target> {
-        let exactly = Stat::exactly;
-        vec![
-            Target::new(
-                "overload: goodput at three times the peak / the peak",
-                Bound::AtLeast(0.9),
-                exactly(self.goodput / self.peak),
-                "",
-            ),
-            Target::new("… all is normal again after", Bound::AtMost(5.0), exactly(self.normal_after), " s"),
-        ]
-    }
+fn stat(seen: &[Round], value: impl Fn(&Round) -> f64) -> Stat {
+    Stat::of(seen.iter().map(value))
+}
 
-    /// Plain requests that never reach the processor.
-    fn targets_of_the_gate(&self) -> Vec<Target> {
-        let value = Stat::exactly(self.overloaded[0] / self.at_peak[0]);
-        vec![Target::new(
-            "… with the gate, plain requests, p50: overloaded / at the peak",
-            Bound::AtMost(1.5),
-            value,
+fn ratio(round: &Round) -> f64 {
+    round.overloaded.goodput / round.peak.goodput
+}
+
+fn targets(seen: &[Round]) -> Vec<Target> {
+    let normal_after = stat(seen, |round| round.normal_after);
+    vec![
+        Target::new(
+            "overload: goodput at three times the peak / the peak",
+            Bound::AtLeast(0.9),
+            stat(seen, ratio),
             "",
-        )]
-    }
+        ),
+        Target::new("… all is normal again after", Bound::AtMost(5.0), normal_after, " s"),
+    ]
+}
+
+/// Plain requests that never reach the processor.
+fn targets_of_the_gate(seen: &[Round]) -> Vec<Target> {
+    let value = stat(seen, |round| round.overloaded.plain[0] / round.peak.plain[0]);
+    let what = "… with the gate, plain requests, p50: overloaded / at the peak";
+    vec![Target::new(what, Bound::AtMost(1.5), value, "")]
 }
 
 /// Threads that never rest, until this is dropped.
