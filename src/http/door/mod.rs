@@ -13,6 +13,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 mod ticket;
+mod untaken;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

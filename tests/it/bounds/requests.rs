@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{ask, doors, post, sized};
-use crate::stack::{ALIAS, CHAT, ms};
+use crate::stack::{ALIAS, CHAT, Options, ms};
 
 const BOUNDS: &str = "limits: {max_request_bytes: 20000, max_held_bytes: 30000}";
 
@@ -64,6 +64,27 @@ async fn a_head_is_bounded_at_both_doors() {
         let with = |bytes: usize| post(door).header("x-long", &"x".repeat(bytes)).body(sized(1000)).send();
         assert_eq!(with(40_000).await.status.as_u16(), 200);
         assert_eq!(with(70_000).await.status.as_u16(), 431);
+    }
+}
+
+#[tokio::test]
+async fn a_head_over_http2_is_bounded() {
+    let (stack, _) = doors(BOUNDS).await;
+    let post = || post(stack.service.http()).h2c().body(sized(1000));
+    let with = |bytes: usize| post().header("x-long", &"x".repeat(bytes)).send();
+    assert_eq!(with(96_000).await.status.as_u16(), 200);
+    assert_eq!(with(99_000).await.status.as_u16(), 431);
+    // Of which each counts 32 bytes more than it has.
+    let with = |fields: usize| (0..fields).fold(post(), |call, _| call.header("x", "x")).send();
+    assert_eq!(with(2_800).await.status.as_u16(), 200);
+    assert_eq!(with(3_000).await.status.as_u16(), 431);
+}
+
+#[tokio::test]
+async fn a_head_that_envoy_takes_is_taken_where_it_is_handed_over() {
+    let stack = Options::handoff().start().await;
+    for call in [stack.ask(json!({})), stack.ask(json!({})).h2c()] {
+        assert_eq!(call.header("x-long", &"x".repeat(60_000)).send().await.status.as_u16(), 200);
     }
 }
 

@@ -5,11 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use consort_testkit::eventually;
+use consort_testkit::provider::Reply;
+use http_body_util::Full;
+use hyper::client::conn::http2;
+use hyper::header::CONTENT_TYPE;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
+use super::ask;
 use crate::stack::{ALIAS, CHAT, KEY, ONE_ATTEMPT, Options, Stack, ms, question};
 
 /// A judge that never ends, as fast as somebody listens; and how many bytes it could write so far.
@@ -215,4 +224,27 @@ async fn for_a_slow_reader_of_a_streamed_immediate_response_envoy_holds_an_answe
     assert!(stalled < 4 * MIB + on_the_way(1), "the judge could write {stalled} bytes");
     assert!(consort < GROWTH, "Consort has grown by {consort} bytes");
     assert!(envoy < 32 * MIB, "Envoy has grown by {envoy} bytes");
+}
+
+#[tokio::test]
+async fn a_caller_that_never_opens_its_window_holds_no_run() {
+    let options = Options::new().config("limits: {max_inflight: 1}\nhttp: {idle_timeout_ms: 1000}");
+    let stack = options.start().await;
+    stack.provider.model("model-judge").reply(Reply::stream(&["because"; 8], ms(10)));
+    let door = stack.service.http();
+    let io = TokioIo::new(TcpStream::connect(door).await.expect("the door is open"));
+    let mut shut = http2::Builder::new(TokioExecutor::new());
+    let (mut caller, connection) =
+        shut.initial_stream_window_size(0).handshake::<_, Full<Bytes>>(io).await.expect("HTTP/2");
+    let connection = tokio::spawn(connection);
+    let body = Full::from(question(json!({"stream": true})).to_string());
+    let request =
+        Request::post(format!("http://{door}{CHAT}")).header(CONTENT_TYPE, "application/json").body(body);
+    let answer = caller.send_request(request.expect("a request")).await.expect("an answer's head");
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(ask(door, 1000).await.status, StatusCode::SERVICE_UNAVAILABLE, "its run has the only place");
+    let free = async || Some(()).filter(|()| connection.is_finished());
+    eventually("its connection is over", ms(20_000), free).await;
+    assert_eq!(ask(door, 1000).await.status, StatusCode::OK);
+    drop(answer);
 }
