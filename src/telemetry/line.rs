@@ -60,10 +60,18 @@ fn said(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
 }
 
+/// How much of a line calls may take that are still told one by one, in bytes: the verdicts of a large panel would make
+/// tens of kilobytes. The decision has them all.
+const MAX_TOLD: usize = 4 << 10;
+
 /// `name=result@ms`, and `x2` behind it after a second attempt, for people who read lines.
 pub(super) fn calls(calls: &[Call]) -> String {
     let mut text = String::new();
-    for call in calls {
+    for (told, call) in calls.iter().enumerate() {
+        if text.len() >= MAX_TOLD {
+            let _ = write!(text, " … and {} more", calls.len() - told);
+            break;
+        }
         let space = if text.is_empty() { "" } else { " " };
         // Writing to a string cannot fail.
         let _ =

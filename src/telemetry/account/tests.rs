@@ -41,6 +41,23 @@ fn attempts_are_counted_and_what_they_cost_is_billed_once_however_the_call_ends(
 }
 
 #[test]
+fn a_line_tells_of_the_first_calls_and_counts_the_others() {
+    let mut account = account();
+    let mut told = |calls: usize| {
+        while account.decision.judges.len() < calls {
+            let name = format!("{:0>20}", account.decision.judges.len());
+            account.judge_began(&name, Part::Judge, None);
+        }
+        line::calls(&account.decision.judges)
+    };
+    let each = told(1).len() + 1;
+    let most = 4096usize.div_ceil(each);
+    assert!(!told(most).contains("more"), "up to the bound");
+    let more = told(most + 200);
+    assert!(more.ends_with(" … and 200 more") && more.len() < 4096 + each + 20, "{more}");
+}
+
+#[test]
 fn a_run_costs_what_its_calls_cost_and_nothing_is_known_of_models_without_a_price() {
     let cost = Some(Cost { input: 0.0, cached_input: 0.0, output: 1000.0 });
     let mut account = account();

@@ -54,6 +54,8 @@ const ROWS: &[(&str, Tests)] = &[
         "a request's head, at the HTTP door",
         &[
             (REQUESTS, "a_head_is_bounded_at_both_doors"),
+            (REQUESTS, "a_head_over_http2_is_bounded"),
+            (REQUESTS, "a_head_that_envoy_takes_is_taken_where_it_is_handed_over"),
             (REQUESTS, "the_fields_of_a_head_are_counted_at_both_doors"),
         ],
     ),
@@ -69,6 +71,8 @@ const ROWS: &[(&str, Tests)] = &[
         &[
             ("tests/it/door.rs", "slow_senders_are_hung_up_on"),
             ("src/http/door/patience.rs", "a_write_waits_for_its_reader_within_the_bound"),
+            ("src/http/door/untaken.rs", "an_answer_that_nobody_asks_for_is_given_up"),
+            (SLOW, "a_caller_that_never_opens_its_window_holds_no_run"),
         ],
     ),
     ("connections of the HTTP door", &[(REQUESTS, "connections_beyond_the_bound_wait")]),
@@ -201,7 +205,13 @@ const ROWS: &[(&str, Tests)] = &[
         "a provider's words in a trace (its model, its reason for ending)",
         &[("src/telemetry/trace/attempt.rs", "what_a_provider_calls_itself_and_its_end_is_cut_at_a_bound")],
     ),
-    ("a line of the log", &[(TABLE, "nothing_that_is_sent_makes_a_long_line_or_a_label")]),
+    (
+        "a line of the log",
+        &[
+            (TABLE, "nothing_that_is_sent_makes_a_long_line_or_a_label"),
+            ("src/telemetry/account/tests.rs", "a_line_tells_of_the_first_calls_and_counts_the_others"),
+        ],
+    ),
     (
         "decisions in memory",
         &[
