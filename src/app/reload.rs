@@ -19,12 +19,14 @@ use crate::telemetry::{LogLevel, metrics};
 use crate::upstream::Pools;
 
 /// What is decided when the process begins: the keys, and where they stand.
-const LASTING: [(&str, &str); 10] = [
+const LASTING: [(&str, &str); 12] = [
     ("listen.ext_proc", "/listen/ext_proc"),
     ("ext_proc.tls", "/ext_proc/tls"),
     ("listen.http", "/listen/http"),
     ("http.tls", "/http/tls"),
     ("http.head_timeout_ms", "/http/head_timeout_ms"),
+    ("http.max_head_bytes", "/http/max_head_bytes"),
+    ("http.max_headers", "/http/max_headers"),
     ("http.idle_timeout_ms", "/http/idle_timeout_ms"),
     ("listen.admin", "/listen/admin"),
     ("listen.socket_access", "/listen/socket_access"),

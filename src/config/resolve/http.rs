@@ -34,6 +34,8 @@ pub(super) fn resolve(
     };
     let connections = Connections {
         head_timeout: Duration::from_millis(file.http.head_timeout_ms),
+        max_head_bytes: file.http.max_head_bytes,
+        max_headers: file.http.max_headers,
         idle_timeout: Duration::from_millis(file.http.idle_timeout_ms),
         max_open: file.http.max_connections,
         tls: tls?,

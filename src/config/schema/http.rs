@@ -17,6 +17,13 @@ pub struct Http {
     /// How long a caller may take to connect and send the head of its first request, in ms.
     #[schemars(range(min = 1, max = MAX_MS))]
     pub head_timeout_ms: u64,
+    /// The head of a request, in bytes; over HTTP/2 half as much again, for each header counts as 32 bytes more than it has.
+    /// Beyond that a request is a 431.
+    #[schemars(range(min = 8192, max = 1_048_576))]
+    pub max_head_bytes: u32,
+    /// The headers of a request over HTTP/1.1. Beyond that it is a 431.
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_headers: usize,
     /// How long a request's body may take to arrive, in ms.
     #[schemars(range(min = 1, max = MAX_MS))]
     pub body_timeout_ms: u64,
@@ -34,6 +41,8 @@ impl Default for Http {
             api_keys: Vec::new(),
             tls: None,
             head_timeout_ms: 10_000,
+            max_head_bytes: 64 << 10,
+            max_headers: 100,
             body_timeout_ms: 60_000,
             idle_timeout_ms: 120_000,
             max_connections: 10_000,

@@ -26,11 +26,6 @@ use super::patience::Patience;
 use super::untaken::Answers;
 use crate::http::{Lingering, ServerTls};
 
-/// How much of a request's head is read, in bytes.
-const MAX_HEAD: usize = 64 << 10;
-/// The same over HTTP/2, which counts 32 bytes more for each field: an Envoy that hands over takes 60 KiB from its caller,
-/// and adds to it.
-const MAX_HEAD_LIST: u32 = 96 << 10;
 /// How often a caller that is silent over HTTP/2 is asked whether it is there.
 const PING: Duration = Duration::from_secs(20);
 /// How many requests may have been given up before they are seen. Behind an Envoy many callers share a connection, and
@@ -45,6 +40,11 @@ const LEAVING: Duration = Duration::from_secs(1);
 pub struct Connections {
     /// From its beginning to the end of its first request's head, TLS included.
     pub head_timeout: Duration,
+    /// Of a request's head, over HTTP/1.1: at least 8192. Over HTTP/2, which counts 32 bytes more for each header, half as
+    /// much again: an Envoy that hands over takes 60 KiB from its caller, and adds to it.
+    pub max_head_bytes: u32,
+    /// Of a request over HTTP/1.1.
+    pub max_headers: usize,
     /// Without a request in flight; and for taking a piece of an answer.
     pub idle_timeout: Duration,
     /// How many are open at once; further ones wait to be accepted. At least 1.
@@ -113,12 +113,17 @@ async fn connection(
         answering.map_ok(move |answer| answer.map(|body| answers.add(Body::new(body))))
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(bounds.head_timeout).max_buf_size(MAX_HEAD);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(bounds.head_timeout)
+        .max_buf_size(usize::try_from(bounds.max_head_bytes).unwrap_or(usize::MAX))
+        .max_headers(bounds.max_headers);
     builder
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(PING)
-        .max_header_list_size(MAX_HEAD_LIST)
+        .max_header_list_size(bounds.max_head_bytes.saturating_add(bounds.max_head_bytes / 2))
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS);
     let mut serving = std::pin::pin!(builder.serve_connection(io, service));
     // TLS has had its part of the first bound.
@@ -240,7 +245,14 @@ mod tests {
 
     async fn asking(router: Router) -> (DuplexStream, Instant) {
         let (mut caller, io) = duplex(1 << 16);
-        let bounds = Connections { head_timeout: S, idle_timeout: 2 * S, max_open: 1, tls: None };
+        let bounds = Connections {
+            head_timeout: S,
+            max_head_bytes: 8192,
+            max_headers: 100,
+            idle_timeout: 2 * S,
+            max_open: 1,
+            tls: None,
+        };
         tokio::spawn(async move {
             let (_going_on, stopped) = watch::channel(false);
             connection(io, router, bounds, stopped, Instant::now()).await;

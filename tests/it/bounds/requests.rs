@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use consort_testkit::eventually;
+use consort_testkit::http::Call;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -78,6 +79,18 @@ async fn a_head_over_http2_is_bounded() {
     let with = |fields: usize| (0..fields).fold(post(), |call, _| call.header("x", "x")).send();
     assert_eq!(with(2_800).await.status.as_u16(), 200);
     assert_eq!(with(3_000).await.status.as_u16(), 431);
+}
+
+#[tokio::test]
+async fn the_bounds_of_a_head_are_an_operators() {
+    let (stack, _) = doors("http: {max_head_bytes: 8192, max_headers: 10}").await;
+    let door = stack.service.http();
+    let with = |call: Call, bytes: usize| call.header("x-long", &"x".repeat(bytes)).body(sized(1000)).send();
+    for (call, fits, more) in [(post(door), 7000, 9000), (post(door).h2c(), 11_000, 13_000)] {
+        assert_eq!(with(call.clone(), fits).await.status.as_u16(), 200);
+        assert_eq!(with(call, more).await.status.as_u16(), 431);
+    }
+    assert_eq!((with_fields(door, 10).await, with_fields(door, 11).await), (200, 431));
 }
 
 #[tokio::test]

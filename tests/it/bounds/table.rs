@@ -55,6 +55,7 @@ const ROWS: &[(&str, Tests)] = &[
         &[
             (REQUESTS, "a_head_is_bounded_at_both_doors"),
             (REQUESTS, "a_head_over_http2_is_bounded"),
+            (REQUESTS, "the_bounds_of_a_head_are_an_operators"),
             (REQUESTS, "a_head_that_envoy_takes_is_taken_where_it_is_handed_over"),
             (REQUESTS, "the_fields_of_a_head_are_counted_at_both_doors"),
         ],

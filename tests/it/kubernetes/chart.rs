@@ -276,6 +276,8 @@ async fn new_pods_are_made_for_what_consort_cannot_follow_and_for_nothing_else()
         ("/decisions", json!({"ring": 5})),
         ("/http", json!({"max_connections": 5})),
         ("/http", json!({"head_timeout_ms": 5})),
+        ("/http", json!({"max_head_bytes": 8192})),
+        ("/http", json!({"max_headers": 5})),
         ("/http", json!({"idle_timeout_ms": 5})),
         ("/ext_proc", json!({"model_header": "x-model"})),
         ("/ext_proc", json!({"buffered_timeout_ms": 5})),

@@ -73,7 +73,7 @@ file for which pods must be new.
 {{- $log := .Values.config.log | default dict -}}
 {{- dict
   "decisions" .Values.config.decisions
-  "http" (pick $http "tls" "head_timeout_ms" "idle_timeout_ms")
+  "http" (pick $http "tls" "head_timeout_ms" "max_head_bytes" "max_headers" "idle_timeout_ms")
   "limits" (pick $limits "store" "max_request_bytes")
   "log" (pick $log "format")
 | toJson -}}
