@@ -48,6 +48,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// What a run may leave behind in memory, in bytes: less than any allocation that it could forget.
 const LEFT_BEHIND: f64 = 16.0;
+/// How much of the journal may stay when nothing goes on, in bytes: it is emptied beyond that.
+const JOURNAL_AT_REST: u64 = 64 << 10;
 /// How long callers ask before it is looked what Consort has at rest, so that whatever is made once has been made.
 const WARM_UP: Duration = Duration::from_secs(8);
 /// How often decisions are read and memory is measured.
@@ -225,12 +227,12 @@ impl Soak {
 
     async fn rest(&self) -> Result<Rest> {
         let pid = self.consort.id()?;
-        let tasks = self.consort.metrics().await.sum("consort_tasks", "") as u64;
         // The connections of these questions may still be closing: what is left behind stays.
-        let mut descriptors = u64::MAX;
+        let (mut descriptors, mut tasks) = (u64::MAX, u64::MAX);
         for _ in 0..10 {
             tokio::time::sleep(Duration::from_millis(100)).await;
             descriptors = descriptors.min(stand::descriptors(pid)?);
+            tasks = tasks.min(self.consort.metrics().await.sum("consort_tasks", "") as u64);
         }
         Ok(Rest { descriptors, tasks })
     }
@@ -257,6 +259,9 @@ impl Soak {
         let mut verdict = Verdict::default();
         verdict.none("wrong answers, and books that differ", totals.wrong);
         verdict.none("runs in flight", count("consort_inflight", ""));
+        let (going_on, bytes) = self.consort.journal()?;
+        verdict.none("runs that go on by the journal", going_on);
+        verdict.says("bytes of the journal", bytes.to_string(), bytes <= JOURNAL_AT_REST);
         verdict.none("places that models' limits count as taken", self.consort.taken().await);
         let places = format!("{} of {PLACES} taken, {} refused", probe.0, probe.1);
         verdict.says("every place can be taken at once, and not one more", places, probe == (PLACES, 1));

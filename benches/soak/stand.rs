@@ -1,5 +1,6 @@
 //! Consort as a process, its configuration, and what it says of itself.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -20,6 +21,8 @@ use crate::provider::KEY;
 const START: Duration = Duration::from_secs(20);
 /// How many may be in flight: of all runs, of the probed alias, of each model. Small enough for the probe to fill.
 pub const PLACES: u64 = 96;
+const DECISIONS: &str = "decisions.jsonl";
+const JOURNAL: &str = "journal";
 
 /// A running Consort; dropping it ends it.
 #[derive(Debug)]
@@ -36,7 +39,7 @@ impl Consort {
     pub async fn start(program: &Path, provider: SocketAddr) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let file = dir.path().join("consort.yaml");
-        fs::write(&file, config(provider, &dir.path().join("decisions.jsonl")))?;
+        fs::write(&file, config(provider, dir.path()))?;
         let log = File::create(dir.path().join("log"))?;
         let mut command = Command::new(program);
         command.arg("serve").arg("-c").arg(file).stdin(Stdio::null()).stdout(log).kill_on_drop(true);
@@ -60,7 +63,21 @@ impl Consort {
     }
 
     pub fn decisions(&self) -> PathBuf {
-        self.dir.path().join("decisions.jsonl")
+        self.dir.path().join(DECISIONS)
+    }
+
+    /// How many runs the journal says to go on, and how large it is, in bytes.
+    pub fn journal(&self) -> Result<(u64, u64)> {
+        let text = fs::read_to_string(self.dir.path().join(JOURNAL))?;
+        let mut going_on = HashSet::new();
+        for line in text.lines() {
+            let line: Value = serde_json::from_str(line)?;
+            match line.get("running") {
+                Some(_) => going_on.insert(line["run"].as_u64()),
+                None => going_on.remove(&line["run"].as_u64()),
+            };
+        }
+        Ok((going_on.len() as u64, text.len() as u64))
     }
 
     /// The log's lines at these levels.
@@ -117,7 +134,7 @@ fn listening(line: &str) -> Option<[SocketAddr; 3]> {
     Some([addr("addr")?, addr("http")?, addr("admin")?])
 }
 
-fn config(provider: SocketAddr, decisions: &Path) -> String {
+fn config(provider: SocketAddr, dir: &Path) -> String {
     let model = |name: &&str| {
         format!(
             "- {{display_name: {name}, provider: p, model_name: {name}, timeout: 3000, cooldown: {{enabled: false}}, \
@@ -132,7 +149,7 @@ fn config(provider: SocketAddr, decisions: &Path) -> String {
     format!(
         "listen: {{ext_proc: '127.0.0.1:0', http: '127.0.0.1:0', admin: '127.0.0.1:0'}}
 limits: {{max_inflight: {PLACES}, max_held_bytes: 67108864, max_lateness_ms: 0}}
-decisions: {{file: {{path: '{}', max_bytes: 67108864}}}}
+decisions: {{file: {{path: '{0}/{DECISIONS}', max_bytes: 67108864}}, journal: '{0}/{JOURNAL}'}}
 providers: [{{name: p, base_url: 'http://{provider}/v1', api_key: {KEY}}}]
 models:
 {models}\
@@ -145,7 +162,7 @@ models:
 - {{display_name: soak-first, ensemble: {{{members}, strategy: first, min_responses: 1}}}}
 - {{display_name: soak-cascade, ensemble: {{{panel}, judge: {{model: j0}}, cascade: {{start: 2}}, answer: number}}}}
 ",
-        decisions.display()
+        dir.display()
     )
 }
 
