@@ -165,8 +165,8 @@ async fn a_background_check_asks_a_model_that_cools_down_so_that_no_caller_has_t
     assert_eq!(stack.service.wait_exit(ms(8000)).await.code(), Some(0));
 }
 
-/// Half of all answers come sooner.
-async fn median(stack: &Stack, aliases: [&str; 2], pairs: usize) -> [Duration; 2] {
+/// A quarter of all answers come sooner: what else the machine does only adds.
+async fn quartile(stack: &Stack, aliases: [&str; 2], pairs: usize) -> [Duration; 2] {
     let mut took = [Vec::new(), Vec::new()];
     for _ in 0..pairs {
         for (took, alias) in took.iter_mut().zip(aliases) {
@@ -177,7 +177,7 @@ async fn median(stack: &Stack, aliases: [&str; 2], pairs: usize) -> [Duration; 2
     }
     took.map(|mut took| {
         took.sort_unstable();
-        took[pairs / 2]
+        took[pairs / 4]
     })
 }
 
@@ -207,6 +207,6 @@ models:
     while !stack.service.logs().iter().any(cools) {
         stack.ask(json!({"model": "three"})).send().await;
     }
-    let [without, with] = median(&stack, ["two", "three"], 25).await;
+    let [without, with] = quartile(&stack, ["two", "three"], 25).await;
     assert!(with <= without.mul_f64(1.05), "{with:?} with a dead member, {without:?} without");
 }
