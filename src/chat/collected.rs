@@ -1,17 +1,22 @@
 //! A stream's events, collected into one message.
 
+use bytes::Bytes;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::completion::MAX_CALLS;
-use super::{Completion, CompletionError, Event, Usage};
+use super::counted::{MAX_NODES, Nodes};
+use super::{Completion, CompletionError, Event, RawObject, Usage, quoted};
 
 /// An answer's events, collected into one message: how a caller that does not stream is answered.
 #[derive(Debug, Default)]
 pub struct Collected {
     message: Option<Box<Completion>>,
     pieces: Map<String, Value>,
-    logprobs: Map<String, Value>,
+    /// How many values these are. A text that goes on is one.
+    held: usize,
+    /// Lists by their names, as they were written: they are as long as the answer, and nobody looks into them here.
+    logprobs: Vec<(Box<str>, String)>,
     finish_reason: Option<Box<str>>,
     usage: Usage,
     /// The decision, when one came.
@@ -22,14 +27,17 @@ impl Collected {
     /// Takes the next event.
     ///
     /// # Errors
-    /// When a piece is no JSON object, or there are more than 1,024 numbered items in a list.
+    /// When a piece is no JSON object, there are more than 1,024 numbered items in a list, or more than 131,072 values in
+    /// all.
     pub fn push(&mut self, event: Event) -> Result<(), CompletionError> {
         match event {
             Event::Message(message) => self.message = Some(message),
             Event::Delta(delta) => {
-                join(&mut self.pieces, serde_json::from_slice(&delta.json)?)?;
+                let piece = Nodes::up_to(MAX_NODES).fields(&delta.json).map_err(|(_, error)| error)?;
+                join(&mut self.pieces, piece, &mut self.held)?;
                 if let Some(logprobs) = delta.logprobs {
-                    join(&mut self.logprobs, serde_json::from_str(logprobs.get())?)?;
+                    let bytes = Bytes::copy_from_slice(logprobs.get().as_bytes());
+                    join_raw(&mut self.logprobs, &RawObject::parse(bytes)?)?;
                 }
             }
             Event::Finish(reason) => self.finish_reason = Some(reason),
@@ -54,7 +62,12 @@ impl Collected {
                 message.extend(self.pieces);
                 let mut completion = Completion::from_message(serde_json::value::to_raw_value(&message)?)?;
                 if !self.logprobs.is_empty() {
-                    completion.logprobs = Some(serde_json::value::to_raw_value(&self.logprobs)?);
+                    let lists: Vec<String> = self
+                        .logprobs
+                        .into_iter()
+                        .map(|(name, json)| format!("{}:{json}", quoted(&name)))
+                        .collect();
+                    completion.logprobs = Some(RawValue::from_string(format!("{{{}}}", lists.join(",")))?);
                 }
                 completion
             }
@@ -68,28 +81,80 @@ impl Collected {
 
 /// Joins a further piece to what came before: texts are appended, lists of numbered items by their
 /// `index`, other lists one behind the other.
-fn join(into: &mut Map<String, Value>, piece: Map<String, Value>) -> Result<(), CompletionError> {
+fn join(
+    into: &mut Map<String, Value>,
+    piece: Map<String, Value>,
+    held: &mut usize,
+) -> Result<(), CompletionError> {
     for (name, value) in piece {
+        if !into.contains_key(&*name) {
+            hold(&Value::Null, held)?;
+        }
         let slot = into.entry(&*name).or_insert(Value::Null);
         match (slot, value) {
             (_, Value::Null) => {}
             (Value::String(text), Value::String(more)) if name != "type" && name != "id" => {
                 text.push_str(&more)
             }
-            (Value::Object(object), Value::Object(more)) => join(object, more)?,
-            (Value::Array(items), Value::Array(more)) => join_items(items, more)?,
+            (Value::Object(object), Value::Object(more)) => join(object, more, held)?,
+            (Value::Array(items), Value::Array(more)) => join_items(items, more, held)?,
             (slot @ Value::Null, Value::Array(more)) => {
                 let mut items = Vec::new();
-                join_items(&mut items, more)?;
+                join_items(&mut items, more, held)?;
                 *slot = Value::Array(items);
             }
-            (slot, value) => *slot = value,
+            (slot, value) => {
+                *held = held.saturating_sub(size(slot));
+                hold(&value, held)?;
+                *slot = value;
+            }
         }
     }
     Ok(())
 }
 
-fn join_items(items: &mut Vec<Value>, more: Vec<Value>) -> Result<(), CompletionError> {
+/// Counts what is held from now on.
+fn hold(value: &Value, held: &mut usize) -> Result<(), CompletionError> {
+    *held += size(value);
+    if *held <= MAX_NODES { Ok(()) } else { Err(CompletionError::TooMany) }
+}
+
+fn size(value: &Value) -> usize {
+    1 + match value {
+        Value::Array(items) => items.iter().map(size).sum(),
+        Value::Object(members) => members.values().map(size).sum(),
+        _ => 0,
+    }
+}
+
+/// Joins lists as they are written; of anything else the last one counts.
+fn join_raw(joined: &mut Vec<(Box<str>, String)>, piece: &RawObject) -> Result<(), CompletionError> {
+    for name in piece.names() {
+        let raw = piece.raw(name).unwrap_or("null");
+        let is_full = joined.len() >= MAX_CALLS;
+        match joined.iter_mut().find(|(known, _)| **known == *name) {
+            None if is_full => return Err(CompletionError::TooMany),
+            None => joined.push((name.into(), raw.to_owned())),
+            Some(_) if raw == "null" => {}
+            Some((_, known)) => match (items(known), items(raw)) {
+                (Some(_), Some("")) => {}
+                (Some(before), Some(more)) if !before.is_empty() => {
+                    known.truncate(known.len() - 1);
+                    known.extend([",", more, "]"]);
+                }
+                _ => raw.clone_into(known),
+            },
+        }
+    }
+    Ok(())
+}
+
+/// What stands between the brackets of a list.
+fn items(json: &str) -> Option<&str> {
+    Some(json.strip_prefix('[')?.strip_suffix(']')?.trim())
+}
+
+fn join_items(items: &mut Vec<Value>, more: Vec<Value>, held: &mut usize) -> Result<(), CompletionError> {
     for item in more {
         match item {
             Value::Object(mut fields) => match fields.shift_remove("index").and_then(|i| i.as_u64()) {
@@ -98,23 +163,27 @@ fn join_items(items: &mut Vec<Value>, more: Vec<Value>) -> Result<(), Completion
                     let at = usize::try_from(index).unwrap_or(usize::MAX).min(items.len());
                     let is_full = items.len() >= MAX_CALLS;
                     match items.get_mut(at) {
-                        Some(Value::Object(known)) => join(known, fields)?,
+                        Some(Value::Object(known)) => join(known, fields, held)?,
                         _ if is_full => return Err(CompletionError::TooMany),
-                        _ => items.push(Value::Object(fields)),
+                        _ => push(items, Value::Object(fields), held)?,
                     }
                 }
-                None => items.push(Value::Object(fields)),
+                None => push(items, Value::Object(fields), held)?,
             },
-            item => items.push(item),
+            item => push(items, item, held)?,
         }
     }
     Ok(())
 }
 
+fn push(items: &mut Vec<Value>, item: Value, held: &mut usize) -> Result<(), CompletionError> {
+    hold(&item, held)?;
+    items.push(item);
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
     use crate::chat::Delta;
 
@@ -134,6 +203,43 @@ mod tests {
         }
         collected.push(call(0)).unwrap();
         assert!(collected.push(call(MAX_CALLS)).is_err());
+    }
+
+    #[test]
+    fn values_are_as_many_as_are_held_and_one_past_that_is_an_error() {
+        let list = |values: usize| {
+            let json = format!(r#"{{"x_vendor":[{}]}}"#, vec!["0"; values].join(","));
+            Event::Delta(Delta { json: json.into(), logprobs: None, speaks: true })
+        };
+        let mut collected = Collected::default();
+        collected.push(list(MAX_NODES - 11)).unwrap();
+        collected.push(list(9)).unwrap();
+        // What takes the place of another, or goes on, is none more.
+        for piece in [r#"{"content":"a"}"#, r#"{"content":"b"}"#, r#"{"content":"c"}"#] {
+            collected.push(delta(piece)).unwrap();
+        }
+        assert!(matches!(collected.push(list(1)), Err(CompletionError::TooMany)));
+        let mut collected = Collected::default();
+        (0..MAX_NODES + 1).for_each(|_| collected.push(delta(r#"{"x":1}"#)).unwrap());
+    }
+
+    #[test]
+    fn log_probabilities_are_joined_as_they_are_written() {
+        let mut collected = Collected::default();
+        for logprobs in [
+            r#"{"content":[ {"token":"a","logprob":-0.50} ],"refusal":null}"#,
+            r#"{"content":[],"refusal":[]}"#,
+            r#"{"content":null,"refusal":[1]}"#,
+            r#"{"content":[{"token":"b"},2.0],"x":1}"#,
+            r#"{"x":2}"#,
+        ] {
+            let logprobs = Some(RawValue::from_string(logprobs.to_owned()).unwrap());
+            let json = Bytes::from_static(b"{}");
+            collected.push(Event::Delta(Delta { json, logprobs, speaks: true })).unwrap();
+        }
+        let (completion, _) = collected.finish().unwrap();
+        let joined = r#"{"content":[ {"token":"a","logprob":-0.50} ,{"token":"b"},2.0],"refusal":[1],"x":2}"#;
+        assert_eq!(completion.logprobs.unwrap().get(), joined);
     }
 
     #[test]

@@ -11,7 +11,10 @@ use super::object::{ObjectError, RawObject, quoted};
 use super::{JsonError, Usage};
 
 /// How many tool calls a message may have: each is remembered as an object, however short it was written.
-pub(super) const MAX_CALLS: usize = 1024;
+pub const MAX_CALLS: usize = 1024;
+
+/// How many parts a message's content may have, in whatever format: each is remembered, however little it says.
+pub const MAX_PARTS: usize = 16_384;
 
 /// The one choice of a completion: its message as its provider wrote it, and what Consort reads of
 /// it.
@@ -132,8 +135,8 @@ fn content(message: &RawObject) -> Result<Option<String>, serde_json::Error> {
     if !message.raw("content").is_some_and(|raw| raw.starts_with('[')) {
         return message.read("content");
     }
-    let parts: Option<Vec<Part>> = message.read("content")?;
-    Ok(parts.map(|parts| parts.into_iter().filter_map(|part| part.text).collect()))
+    let parts: Option<UpTo<Part, MAX_PARTS>> = message.read("content")?;
+    Ok(parts.map(|UpTo(parts)| parts.into_iter().filter_map(|part| part.text).collect()))
 }
 
 /// A message's tool calls: an array of at most 1,024 objects, or `null`.
@@ -181,6 +184,17 @@ mod tests {
         };
         assert!(with(MAX_CALLS).unwrap().tool_calls.is_some());
         assert!(with(MAX_CALLS + 1).is_err());
+    }
+
+    #[test]
+    fn a_message_has_as_many_parts_as_are_held_and_one_past_that_is_none() {
+        let with = |parts: usize| {
+            let parts = vec![r#"{"text":"a"}"#; parts].join(",");
+            let json = format!(r#"{{"choices":[{{"message":{{"content":[{parts}]}}}}]}}"#);
+            Completion::parse(json.as_bytes())
+        };
+        assert_eq!(with(MAX_PARTS).unwrap().content.unwrap().len(), MAX_PARTS);
+        assert!(with(MAX_PARTS + 1).is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::Request;
+use super::{Request, each};
 
 /// What the messages of a request say. Text is a message's content, or that content's parts with a `text`;
 /// what has another type counts as a message and says nothing.
@@ -40,20 +40,17 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 impl Request {
     /// Reads the messages once.
     pub fn conversation(&self) -> Conversation {
-        let messages: Vec<&RawValue> =
-            self.raw("messages").and_then(|raw| serde_json::from_str(raw).ok()).unwrap_or_default();
-        let mut conversation = Conversation { messages: messages.len(), ..Conversation::default() };
-        let mut last_user = Vec::new();
-        for message in messages {
+        let (mut chars, mut last_user) = (0, Vec::new());
+        let messages = each(self.raw("messages").unwrap_or_default(), |message: &RawValue| {
             let message: Message<'_> = serde_json::from_str(message.get()).unwrap_or_default();
             let texts = message.texts();
-            conversation.chars += texts.iter().map(|text| text.chars().count()).sum::<usize>();
+            chars += texts.iter().map(|text| text.chars().count()).sum::<usize>();
             if message.is_users() {
                 last_user = texts;
             }
-        }
-        conversation.last_user = last_user.join("\n");
-        conversation
+        });
+        // What is no list of messages has not got this far.
+        Conversation { messages: messages.unwrap_or_default(), chars, last_user: last_user.join("\n") }
     }
 }
 
@@ -70,10 +67,12 @@ impl<'a> Message<'a> {
         if let Ok(Text(text)) = serde_json::from_str(content) {
             return vec![text];
         }
-        let parts: Vec<&RawValue> = serde_json::from_str(content).unwrap_or_default();
-        let text =
-            |part: &'a RawValue| serde_json::from_str::<Part<'a>>(part.get()).ok().map(|part| part.text);
-        parts.into_iter().filter_map(text).collect()
+        let mut texts = Vec::new();
+        let text = |part: &'a RawValue| {
+            texts.extend(serde_json::from_str::<Part<'a>>(part.get()).ok().map(|part| part.text));
+        };
+        // Content that is neither a text nor a list says nothing.
+        each(content, text).map_or_else(|_| Vec::new(), |_| texts)
     }
 }
 

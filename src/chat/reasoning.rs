@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::chunk::is_empty;
+use super::listed::each;
 use super::pieces::written;
 use super::{Completion, CompletionError, Delta, RawObject};
 
@@ -98,12 +99,22 @@ fn spoken_parts(raw: &str) -> Option<String> {
     struct Part {
         r#type: String,
     }
-    let thinks = |part: &&RawValue| {
+    let thinks = |part: &RawValue| {
         serde_json::from_str::<Part>(part.get()).is_ok_and(|part| PARTS.contains(&&*part.r#type))
     };
-    let parts: Vec<&RawValue> = serde_json::from_str(raw).ok()?;
-    let spoken: Vec<&str> = parts.iter().filter(|part| !thinks(part)).map(|part| part.get()).collect();
-    (spoken.len() < parts.len()).then(|| format!("[{}]", spoken.join(",")))
+    let (mut spoken, mut count) = (String::new(), 0);
+    let parts = each(raw, |part: &RawValue| {
+        if !thinks(part) {
+            spoken.push(if count == 0 { '[' } else { ',' });
+            spoken.push_str(part.get());
+            count += 1;
+        }
+    });
+    if parts.ok()? == count {
+        return None;
+    }
+    spoken.push_str(if count == 0 { "[]" } else { "]" });
+    Some(spoken)
 }
 
 #[cfg(test)]

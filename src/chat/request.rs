@@ -1,10 +1,13 @@
 //! A caller's chat-completions request.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::error::ApiError;
+use super::listed::each;
 use super::object::{Edit, ObjectError, RawObject};
 
 /// A chat-completions request that an ensemble can honour, as the caller wrote it.
@@ -96,6 +99,9 @@ struct StreamOptions {
     include_usage: Option<bool>,
 }
 
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
 impl Request {
     /// Reads the request that `bytes` are.
     ///
@@ -148,10 +154,14 @@ impl Request {
             Ok(_) => return unsupported("n", "must be 1: an ensemble gives one answer"),
             Err(_) => return Err(RequestError::Invalid { param: "n", what: "must be a whole number" }),
         }
-        match self.object.read::<Vec<Box<str>>>("modalities") {
-            Ok(wanted) if wanted.iter().flatten().all(|m| &**m == "text") => {}
-            Ok(_) => return unsupported("modalities", "must be [\"text\"]: an ensemble answers in text"),
-            Err(_) => {
+        let mut is_text = true;
+        let wanted = self.object.raw("modalities").filter(|raw| *raw != "null");
+        match wanted.map(|raw| each(raw, |Text(one)| is_text &= one == "text")) {
+            None | Some(Ok(_)) if is_text => {}
+            None | Some(Ok(_)) => {
+                return unsupported("modalities", "must be [\"text\"]: an ensemble answers in text");
+            }
+            Some(Err(_)) => {
                 return Err(RequestError::Invalid {
                     param: "modalities",
                     what: "must be an array of strings",
@@ -248,6 +258,7 @@ mod tests {
             (r#"{"messages":[{}],"n":2}"#, "n", "unsupported_parameter"),
             (r#"{"messages":[{}],"n":"2"}"#, "n", "invalid_value"),
             (r#"{"messages":[{}],"modalities":["text","audio"]}"#, "modalities", "unsupported_parameter"),
+            (r#"{"messages":[{}],"modalities":["text",1]}"#, "modalities", "invalid_value"),
             (r#"{"messages":[{}],"audio":{"voice":"x"}}"#, "audio", "unsupported_parameter"),
             (r#"{"messages":[{}],"model":"a","model":"b"}"#, "model", "duplicate_key"),
             (r#"{"messages":[{}],"model":"a","Model":"b"}"#, "Model", "misspelt_key"),

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -43,6 +43,11 @@ const USUAL: [&str; 9] = [
     "audio_tokens",
     "accepted_prediction_tokens",
 ];
+
+/// How many fields an object of counts may have, and how deep its details may be; what is beyond is not read. Each field is
+/// compared with the others, and is summed and told for as long as the answer's record is kept.
+const MAX_FIELDS: usize = 64;
+const MAX_DEPTH: usize = 2;
 
 /// The doubles below this are exact.
 const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -126,12 +131,12 @@ impl Field {
     }
 }
 
-/// Takes objects of counts and nothing else.
-struct Read;
+/// Takes objects of counts and nothing else, at this depth.
+struct Read(usize);
 
 impl<'de> Deserialize<'de> for Usage {
     fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        json.deserialize_map(Read).map(Self)
+        json.deserialize_map(Read(1)).map(Self)
     }
 }
 
@@ -144,11 +149,14 @@ impl<'de> Visitor<'de> for Read {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
         let mut fields = Fields::default();
-        while let Some(Name(name)) = map.next_key()? {
-            if let Worth(Some(field)) = map.next_value()? {
+        while fields.0.len() < MAX_FIELDS
+            && let Some(Name(name)) = map.next_key()?
+        {
+            if let Some(field) = map.next_value_seed(Worth(self.0))? {
                 fields.set(name, field);
             }
         }
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(fields)
     }
 }
@@ -176,11 +184,13 @@ impl<'de> Deserialize<'de> for Name {
 }
 
 /// A value, when it is one that can be summed.
-struct Worth(Option<Field>);
+struct Worth(usize);
 
-impl<'de> Deserialize<'de> for Worth {
-    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        struct Valued;
+impl<'de> DeserializeSeed<'de> for Worth {
+    type Value = Option<Field>;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Option<Field>, D::Error> {
+        struct Valued(usize);
         impl<'de> Visitor<'de> for Valued {
             type Value = Option<Field>;
 
@@ -204,7 +214,10 @@ impl<'de> Deserialize<'de> for Worth {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                Read.visit_map(map).map(|details| Some(Field::Details(details)))
+                if self.0 < MAX_DEPTH {
+                    return Read(self.0 + 1).visit_map(map).map(|details| Some(Field::Details(details)));
+                }
+                IgnoredAny.visit_map(map).map(|_| None)
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
@@ -224,7 +237,7 @@ impl<'de> Deserialize<'de> for Worth {
                 Ok(None)
             }
         }
-        json.deserialize_any(Valued).map(Self)
+        json.deserialize_any(Valued(self.0))
     }
 }
 
@@ -267,6 +280,19 @@ mod tests {
         let odd =
             r#"{"prompt_tokens":10.0,"completion_tokens":-5,"cost":0.25,"d":{"cached_tokens":2.0,"x":null}}"#;
         assert_eq!(read(odd), Some(json!({"prompt_tokens": 10, "cost": 0.25, "d": {"cached_tokens": 2}})));
+    }
+
+    #[test]
+    fn a_report_is_read_as_far_as_its_bounds() {
+        let of = |fields: usize| {
+            let fields: Vec<String> = (0..fields).map(|i| format!(r#""f{i}":1"#)).collect();
+            let json = format!(r#"{{{},"d":{{"e":2}}}}"#, fields.join(","));
+            Usage::read(&RawValue::from_string(json).unwrap()).unwrap()
+        };
+        assert_eq!(of(MAX_FIELDS - 1).detail("d", "e"), Some(2));
+        assert_eq!((of(MAX_FIELDS).detail("d", "e"), of(MAX_FIELDS).0.0.len()), (None, MAX_FIELDS));
+        let deep = json!({"prompt_tokens": 1, "d": {"e": 2, "f": {"g": 3}}});
+        assert_eq!(usage(deep), usage(json!({"prompt_tokens": 1, "d": {"e": 2}})));
     }
 
     #[test]

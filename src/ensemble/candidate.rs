@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::answer::Key;
 use super::format::Format;
-use crate::chat::{Completion, without_reasoning};
+use crate::chat::{Completion, each, without_reasoning};
 
 /// A member's usable answer.
 #[derive(Debug)]
@@ -98,9 +98,10 @@ fn are_whole(calls: &RawValue) -> bool {
         let arguments = call.function.map_or(call.arguments, |function| function.arguments);
         arguments.is_none_or(|json| serde_json::from_str::<IgnoredAny>(&json).is_ok())
     };
-    let legacy = || serde_json::from_str::<Call>(calls.get()).map(|call| vec![call]);
-    let calls = serde_json::from_str::<Vec<Call>>(calls.get()).or_else(|_| legacy());
-    calls.is_ok_and(|calls| calls.into_iter().all(is_whole))
+    let legacy = || serde_json::from_str::<Call>(calls.get());
+    let mut are_whole = true;
+    each(calls.get(), |call| are_whole &= is_whole(call)).is_ok_and(|_| are_whole)
+        || legacy().is_ok_and(is_whole)
 }
 
 #[cfg(test)]

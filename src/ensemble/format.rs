@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::chat::Request;
+use crate::chat::{self, Nodes, Request};
 
 /// How many nodes a schema may have once its references are written out. A caller's schema is
 /// evaluated while others wait: without a bound two kilobytes of references to references would take
@@ -13,6 +13,8 @@ use crate::chat::Request;
 const MAX_NODES: usize = 5_000;
 /// How deep a schema may be, references included.
 const MAX_DEPTH: usize = 100;
+/// How large a schema may be, in bytes: what is read of it, and made of its patterns, takes many times as much.
+const MAX_BYTES: usize = 256 << 10;
 
 /// What an answer's text must be, from the request's `response_format`.
 #[derive(Debug)]
@@ -34,7 +36,7 @@ struct ResponseFormat {
 
 #[derive(Deserialize)]
 struct JsonSchema {
-    schema: Option<Value>,
+    schema: Option<Box<RawValue>>,
 }
 
 impl Format {
@@ -47,7 +49,8 @@ impl Format {
             Some(f) if &*f.kind == "json_schema" => f
                 .json_schema
                 .and_then(|s| s.schema)
-                .and_then(|schema| validator(&schema))
+                .filter(|schema| schema.get().len() <= MAX_BYTES)
+                .and_then(|schema| validator(&serde_json::from_str(schema.get()).ok()?))
                 .map_or(Self::Object, |v| Self::Schema(Box::new(v))),
             _ => Self::Text,
         }
@@ -61,7 +64,7 @@ impl Format {
                 text.trim_start().starts_with('{') && serde_json::from_str::<&RawValue>(text).is_ok()
             }
             Self::Schema(validator) => {
-                serde_json::from_str(text).is_ok_and(|value: Value| validator.is_valid(&value))
+                Nodes::up_to(chat::MAX_NODES).read(text).is_ok_and(|value| validator.is_valid(&value))
             }
         }
     }
@@ -133,6 +136,23 @@ mod tests {
             "$defs": {"n": {"type": "integer"}}});
         let format = format(&schema);
         assert!(format.accepts(r#"{"a": 1}"#) && !format.accepts(r#"{"a": "x"}"#));
+    }
+
+    #[test]
+    fn a_schema_of_the_bound_is_evaluated_and_one_past_it_asks_for_an_object() {
+        let of = |bytes: usize| {
+            let schema = |text: &str| json!({"type": "object", "description": text});
+            format(&schema(&"x".repeat(bytes - schema("").to_string().len())))
+        };
+        assert!(matches!(of(MAX_BYTES), Format::Schema(_)));
+        assert!(matches!(of(MAX_BYTES + 1), Format::Object));
+    }
+
+    #[test]
+    fn an_answer_of_as_many_values_as_are_read_may_be_valid_and_one_past_that_is_not() {
+        let format = format(&json!({"type": "array"}));
+        let of = |values: usize| format!("[{}]", vec!["0"; values - 1].join(","));
+        assert!(format.accepts(&of(chat::MAX_NODES)) && !format.accepts(&of(chat::MAX_NODES + 1)));
     }
 
     #[test]

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::json::Json;
-use crate::chat::{Request, quoted};
+use crate::chat::{First, MAX_CALLS, Request, UpTo, each, quoted};
 
 /// The tool calls of one message, in an order of their own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -29,6 +30,8 @@ impl Calls {
 
 /// How large the tools of a request may be, in bytes, for their defaults to be read: they are while others wait.
 const MAX_TOOLS: usize = 1 << 20;
+/// How many values the defaults of a request's tools may have together: they are held as long as its run.
+const MAX_DEFAULTS: usize = 1024;
 
 /// The tools that a request offers.
 #[derive(Clone, Debug)]
@@ -46,21 +49,26 @@ struct Defaults {
 }
 
 #[derive(Deserialize)]
-struct Tool {
-    function: Option<Function>,
+struct Tool<'a> {
+    #[serde(borrow)]
+    function: Option<Function<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Function {
+struct Function<'a> {
     name: Box<str>,
-    parameters: Option<Box<RawValue>>,
+    #[serde(borrow)]
+    parameters: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
 enum Choice {
     Word(Box<str>),
-    Object { allowed_tools: Option<AllowedTools> },
+    Object(Chosen),
+}
+
+#[derive(Deserialize)]
+struct Chosen {
+    allowed_tools: Option<AllowedTools>,
 }
 
 #[derive(Deserialize)]
@@ -69,6 +77,16 @@ struct AllowedTools {
 }
 
 impl Choice {
+    fn of(json: &str) -> Option<Self> {
+        if json.starts_with('"') {
+            serde_json::from_str(json).ok().map(Self::Word)
+        } else {
+            // Serde would take a list for an object's fields in order.
+            let object = json.starts_with('{').then(|| serde_json::from_str(json));
+            object?.ok().map(Self::Object)
+        }
+    }
+
     fn is(&self, expected: &str) -> bool {
         matches!(self, Self::Word(word) if **word == *expected)
     }
@@ -76,8 +94,10 @@ impl Choice {
     /// Whether it names a tool, or says that some tool be called.
     fn must_call(&self) -> bool {
         match self {
-            Self::Object { allowed_tools: Some(allowed) } => allowed.mode.as_deref() == Some("required"),
-            Self::Object { allowed_tools: None } => true,
+            Self::Object(Chosen { allowed_tools: Some(allowed) }) => {
+                allowed.mode.as_deref() == Some("required")
+            }
+            Self::Object(Chosen { allowed_tools: None }) => true,
             Self::Word(_) => self.is("required"),
         }
     }
@@ -87,29 +107,50 @@ impl Tools {
     /// The tools of `request`, or its legacy functions; none when it offers none or forbids their use.
     pub fn of(request: &Request) -> Option<Self> {
         let offered = |field, choice| {
-            let offered: Vec<Box<RawValue>> = request.read(field).unwrap_or_default();
-            let choice: Option<Choice> = request.read(choice);
+            let offered = request.raw(field)?;
+            let First::<IgnoredAny>(first) = serde_json::from_str(offered).ok()?;
+            let choice = request.raw(choice).and_then(Choice::of);
             let is_forbidden = choice.as_ref().is_some_and(|choice| choice.is("none"));
-            (!offered.is_empty() && !is_forbidden).then_some((offered, choice.is_some_and(|c| c.must_call())))
+            (first.is_some() && !is_forbidden).then_some((offered, choice.is_some_and(|c| c.must_call())))
         };
         let (tools, functions) = (offered("tools", "tool_choice"), offered("functions", "function_call"));
         if tools.is_none() && functions.is_none() {
             return None;
         }
         let must_call = [&tools, &functions].into_iter().flatten().any(|(_, must_call)| *must_call);
-        let sizes = [&tools, &functions].into_iter().flatten().flat_map(|(offered, _)| offered);
-        if sizes.map(|raw| raw.get().len()).sum::<usize>() > MAX_TOOLS {
-            return Some(Self { defaults: HashMap::new(), must_call });
+        let mut offered = Self { defaults: HashMap::new(), must_call };
+        let sizes = [&tools, &functions].into_iter().flatten().map(|(offered, _)| offered.len());
+        if sizes.sum::<usize>() > MAX_TOOLS {
+            return Some(offered);
         }
-        let functions = functions.into_iter().flat_map(|(functions, _)| functions);
-        let functions = functions.filter_map(|raw| serde_json::from_str::<Function>(raw.get()).ok());
-        let tools = tools.into_iter().flat_map(|(tools, _)| tools);
-        let tools = tools.filter_map(|raw| serde_json::from_str::<Tool>(raw.get()).ok()?.function);
-        let defaults = functions.chain(tools).filter_map(|function| {
-            let schema = Json::parse(function.parameters?.get())?;
-            Some((function.name, Defaults::of(&schema)))
-        });
-        Some(Self { defaults: defaults.collect(), must_call })
+        let mut left = MAX_DEFAULTS;
+        let mut add = |function: Option<Function<'_>>| offered.add(function, &mut left);
+        // They have been read as lists before.
+        if let Some((functions, _)) = functions {
+            let _ = each(functions, |raw: &RawValue| add(serde_json::from_str(raw.get()).ok()));
+        }
+        if let Some((tools, _)) = tools {
+            let _ = each(tools, |raw: &RawValue| {
+                let tool = serde_json::from_str::<Tool<'_>>(raw.get()).ok();
+                add(tool.and_then(|tool| tool.function));
+            });
+        }
+        Some(offered)
+    }
+
+    /// Remembers what the arguments of a tool are by default, if there is room for it.
+    fn add(&mut self, function: Option<Function<'_>>, left: &mut usize) {
+        let read = |f: Function<'_>| Some((f.name, Defaults::of(&Json::parse(f.parameters?.get())?)));
+        let Some((name, defaults)) = function.and_then(read) else {
+            return;
+        };
+        let size = defaults.size();
+        // Of a name that comes twice the last one counts.
+        self.defaults.remove(&name);
+        if let Some(rest) = left.checked_sub(size).filter(|_| size > 0) {
+            *left = rest;
+            self.defaults.insert(name, defaults);
+        }
     }
 }
 
@@ -118,10 +159,18 @@ impl Defaults {
         let Some(Json::Object(properties)) = schema.member("properties") else {
             return Self::default();
         };
-        let properties = properties
-            .iter()
-            .map(|(name, schema)| (name.clone(), schema.member("default").cloned(), Self::of(schema)));
+        let properties = properties.iter().filter_map(|(name, schema)| {
+            let (default, inner) = (schema.member("default"), Self::of(schema));
+            let says = default.is_some() || !inner.properties.is_empty();
+            says.then(|| (name.clone(), default.cloned(), inner))
+        });
         Self { properties: properties.collect() }
+    }
+
+    /// How many values it holds: the properties, and what is in their defaults.
+    fn size(&self) -> usize {
+        let sizes = self.properties.iter();
+        sizes.map(|(_, default, inner)| 1 + default.as_ref().map_or(0, Json::size) + inner.size()).sum()
     }
 
     fn fill(&self, arguments: &mut Json) {
@@ -162,8 +211,8 @@ struct Call {
 impl Tools {
     /// What is compared of a message's `tool_calls`, or of its legacy `function_call`.
     pub fn calls(&self, raw: &RawValue) -> Calls {
-        let calls: Vec<Call> = match serde_json::from_str::<Vec<ToolCall>>(raw.get()) {
-            Ok(calls) => calls.into_iter().filter_map(|call| call.function.or(call.custom)).collect(),
+        let calls: Vec<Call> = match serde_json::from_str::<UpTo<ToolCall, MAX_CALLS>>(raw.get()) {
+            Ok(UpTo(calls)) => calls.into_iter().filter_map(|call| call.function.or(call.custom)).collect(),
             Err(_) => serde_json::from_str(raw.get()).into_iter().collect(),
         };
         let mut names: Vec<String> = calls.iter().map(|call| quoted(&call.name)).collect();
@@ -297,6 +346,23 @@ mod tests {
         ] {
             assert_eq!(read(&x).same_names(&read(&y)), same, "{x} and {y}");
         }
+    }
+
+    #[test]
+    fn defaults_are_filled_in_as_far_as_there_is_room_for_them() {
+        let of = |values: usize| {
+            // The property, its default, and what is in it.
+            let default = vec![0; values - 2];
+            let parameters = json!({"properties": {"a": {"default": default}, "b": {"type": "string"}}});
+            let tool = json!({"type": "function", "function": {"name": "f", "parameters": parameters}});
+            let tools = tools(json!({"tools": [tool]})).unwrap();
+            let [given, absent] = [json!({"a": default}), json!({})].map(|arguments| {
+                let calls = json!([call("f", &arguments.to_string())]).to_string();
+                tools.calls(&RawValue::from_string(calls).unwrap())
+            });
+            given.same(&absent)
+        };
+        assert!(of(MAX_DEFAULTS) && !of(MAX_DEFAULTS + 1));
     }
 
     #[test]

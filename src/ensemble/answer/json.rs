@@ -76,6 +76,15 @@ impl Json {
         }
     }
 
+    /// How many values there are in it, and it.
+    pub fn size(&self) -> usize {
+        1 + match self {
+            Self::Scalar(_) => 0,
+            Self::Array(items) => items.iter().map(Self::size).sum(),
+            Self::Object(members) => members.values().map(Self::size).sum(),
+        }
+    }
+
     fn nested(json: &str, depth: usize) -> Option<Self> {
         let inner = |raw: &RawValue| Self::nested(raw.get(), depth + 1).filter(|_| depth < MAX_DEPTH);
         Some(match level(json)? {

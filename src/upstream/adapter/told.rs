@@ -165,6 +165,25 @@ impl Cost {
     }
 }
 
+/// An object of these values, which `json!` would copy.
+pub(super) fn object<const N: usize>(fields: [(&str, Value); N]) -> Value {
+    Value::Object(fields.map(|(name, value)| (name.to_owned(), value)).into_iter().collect())
+}
+
+/// JSON without white space between its tokens: a whole answer is indented, the events of a stream are not.
+pub(super) fn compact(json: &str) -> String {
+    let (mut in_text, mut is_escaped) = (false, false);
+    let keeps = |c: &char| {
+        let keeps = in_text || !c.is_ascii_whitespace();
+        if *c == '"' && !is_escaped {
+            in_text = !in_text;
+        }
+        is_escaped = in_text && *c == '\\' && !is_escaped;
+        keeps
+    };
+    json.chars().filter(keeps).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::stack::{CHAT, Options, Stack, question};
 
+mod amplified;
 mod providers;
 mod requests;
 mod runs;

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::stack::{ALIAS, CHAT, Options, question};
 
+const AMPLIFIED: &str = "tests/it/bounds/amplified.rs";
 const REQUESTS: &str = "tests/it/bounds/requests.rs";
 const PROVIDERS: &str = "tests/it/bounds/providers.rs";
 const SLOW: &str = "tests/it/bounds/slow.rs";
@@ -46,6 +47,35 @@ const ROWS: &[(&str, Tests)] = &[
         &[
             ("tests/it/smuggling.rs", "every_parser_behind_consort_reads_what_consort_has_read"),
             ("src/ensemble/when/tests.rs", "what_lies_deeper_than_the_bound_is_not_read"),
+        ],
+    ),
+    (
+        "JSON values of a request that is put in Anthropic's or Gemini's words, arguments of its calls included",
+        &[
+            (AMPLIFIED, "what_a_caller_sends_to_anthropic_takes_a_small_multiple_of_its_bytes"),
+            (AMPLIFIED, "what_a_caller_sends_to_gemini_takes_a_small_multiple_of_its_bytes"),
+            (
+                "src/upstream/adapter/asked/tests.rs",
+                "a_request_has_as_many_values_as_are_read_and_one_past_that_is_refused_by_name",
+            ),
+        ],
+    ),
+    (
+        "a schema that answers are held to",
+        &[
+            (AMPLIFIED, "what_a_caller_sends_takes_a_small_multiple_of_its_bytes"),
+            (
+                "src/ensemble/format.rs",
+                "a_schema_of_the_bound_is_evaluated_and_one_past_it_asks_for_an_object",
+            ),
+            ("src/ensemble/format.rs", "a_schema_that_would_take_hours_asks_for_an_object_only"),
+        ],
+    ),
+    (
+        "tools whose defaults are filled in to compare calls",
+        &[
+            (AMPLIFIED, "what_a_caller_sends_takes_a_small_multiple_of_its_bytes"),
+            ("src/ensemble/answer/calls.rs", "defaults_are_filled_in_as_far_as_there_is_room_for_them"),
         ],
     ),
     ("name of a model", &[("src/chat/scan.rs", "a_name_longer_than_any_alias_is_none")]),
@@ -155,6 +185,8 @@ const ROWS: &[(&str, Tests)] = &[
         &[
             (PROVIDERS, "the_first_choice_is_held_and_no_other"),
             ("src/chat/completion.rs", "the_first_choice_is_read_and_no_other"),
+            ("src/upstream/adapter/gemini/tests/answers.rs", "the_first_candidate_is_read_and_no_other"),
+            (AMPLIFIED, "what_a_provider_answers_takes_a_small_multiple_of_its_bytes"),
         ],
     ),
     (
@@ -164,6 +196,52 @@ const ROWS: &[(&str, Tests)] = &[
             ("src/chat/completion.rs", "a_message_has_as_many_calls_as_are_held_and_one_past_that_is_none"),
             ("src/chat/collected.rs", "numbered_items_are_as_many_as_are_held_and_one_past_that_is_an_error"),
         ],
+    ),
+    (
+        "parts or blocks of a message",
+        &[
+            (AMPLIFIED, "what_a_provider_answers_takes_a_small_multiple_of_its_bytes"),
+            ("src/chat/completion.rs", "a_message_has_as_many_parts_as_are_held_and_one_past_that_is_none"),
+            (
+                "src/upstream/adapter/anthropic/tests.rs",
+                "an_answer_has_as_many_blocks_as_are_held_and_one_past_that_is_none",
+            ),
+            (
+                "src/upstream/adapter/gemini/tests/answers.rs",
+                "an_answer_has_as_many_parts_as_are_held_and_one_past_that_is_none",
+            ),
+        ],
+    ),
+    (
+        "JSON values of an answer that is held to a schema",
+        &[
+            (AMPLIFIED, "what_a_provider_answers_takes_a_small_multiple_of_its_bytes"),
+            (
+                "src/ensemble/format.rs",
+                "an_answer_of_as_many_values_as_are_read_may_be_valid_and_one_past_that_is_not",
+            ),
+        ],
+    ),
+    (
+        "JSON values of a message that is collected from a stream",
+        &[
+            (AMPLIFIED, "what_a_provider_streams_takes_a_small_multiple_of_its_bytes"),
+            ("src/chat/collected.rs", "values_are_as_many_as_are_held_and_one_past_that_is_an_error"),
+        ],
+    ),
+    (
+        "log probabilities in Gemini's words",
+        &[
+            (AMPLIFIED, "what_a_provider_answers_takes_a_small_multiple_of_its_bytes"),
+            (
+                "src/upstream/adapter/gemini/logprobs.rs",
+                "tokens_are_told_as_many_as_there_may_be_and_no_more",
+            ),
+        ],
+    ),
+    (
+        "fields of a `usage`, and of its details",
+        &[("src/chat/usage.rs", "a_report_is_read_as_far_as_its_bounds")],
     ),
     (
         "an answer to a caller",

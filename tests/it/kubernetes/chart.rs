@@ -190,6 +190,17 @@ fn ports(rule: &Value) -> Vec<Value> {
 }
 
 #[test]
+fn a_pod_has_far_more_memory_than_it_holds_of_bodies() {
+    let Some(helm) = Helm::find() else { return };
+    let objects = helm.render(&json!({}));
+    let limit = &objects.pod()["spec"]["containers"][0]["resources"]["limits"]["memory"];
+    assert_eq!(limit, "1Gi");
+    let config = document(objects.configuration());
+    let held = config["limits"]["max_held_bytes"].as_u64().unwrap();
+    assert!(held * 4 <= 1 << 30, "{held} bytes of bodies");
+}
+
+#[test]
 fn a_pod_is_given_the_time_that_its_drain_takes() {
     let Some(helm) = Helm::find() else { return };
     for (delay, timeout) in [(12_000, 120_000), (0, 0), (1, 3_600_000), (7_500, 100_250)] {
@@ -270,7 +281,7 @@ async fn new_pods_are_made_for_what_consort_cannot_follow_and_for_nothing_else()
         ("/providers/0/base_url", json!("http://127.0.0.1:10")),
         ("/limits", json!({"max_inflight": 7})),
         ("/limits", json!({"store": {"redis": {"url": "redis://127.0.0.1:9"}}})),
-        ("/limits", json!({"max_request_bytes": 1 << 30})),
+        ("/limits", json!({"max_request_bytes": 1 << 27})),
         ("/log", json!({"level": "debug"})),
         ("/log", json!({"format": "pretty"})),
         ("/decisions", json!({"ring": 5})),

@@ -5,6 +5,7 @@ mod request;
 mod stream;
 use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::super::{Call, Failure, ProviderError};
 use super::Spoken;
@@ -46,6 +47,12 @@ pub(super) fn error(body: &[u8]) -> Option<ProviderError> {
     }
     let Envelope { error } = serde_json::from_slice(body).ok()?;
     Some(ProviderError { message: error.message, param: None, code: Some(error.kind) })
+}
+
+/// A field that has to be there.
+fn read<'a, T: Deserialize<'a>>(field: Option<&'a RawValue>) -> Result<T, Failure> {
+    let json = field.map_or("null", RawValue::get);
+    serde_json::from_str(json).map_err(|e| Failure::Unreadable(e.into()))
 }
 
 /// A `stop_reason` as chat completions have it.

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::super::{Failure, Unsupported};
 use super::super::asked::{Asked, Choice, Effort, Form, Image, Part, Tool, Turn};
+use super::super::told::object;
 
 /// Fields of Anthropic's own that go through as they are, for an operator's `set` and `params`.
 const OWN: [&str; 4] = ["cache_control", "thinking", "top_k", "output_config"];
@@ -70,15 +71,15 @@ pub(super) fn translate(
         put("stop_sequences", std::mem::take(&mut asked.stop).into());
     }
     if !asked.tools.is_empty() {
-        put("tools", asked.tools.iter().map(tool).collect());
+        put("tools", std::mem::take(&mut asked.tools).into_iter().map(tool).collect());
         if let Some(choice) = choice(asked.choice.as_ref(), asked.parallel) {
             put("tool_choice", choice);
         }
     }
-    if let Form::Schema(schema) = &asked.form {
+    if let Form::Schema(schema) = std::mem::take(&mut asked.form) {
         let config = request.entry("output_config").or_insert_with(|| json!({}));
         if let Some(config) = config.as_object_mut() {
-            config.insert("format".to_owned(), json!({"type": "json_schema", "schema": schema}));
+            config.insert("format".to_owned(), object([("type", "json_schema".into()), ("schema", schema)]));
         }
     }
     let user = asked.text("safety_identifier")?.or(asked.text("user")?);
@@ -136,23 +137,26 @@ fn conversation(turns: Vec<Turn>) -> Result<(Vec<Value>, Vec<Value>), Failure> {
     for turn in turns {
         let (side, blocks) = match turn {
             Turn::System(parts) => {
-                system.extend(parts.iter().map(block));
+                system.extend(parts.into_iter().map(block));
                 continue;
             }
-            Turn::User(parts) => ("user", parts.iter().map(block).collect()),
+            Turn::User(parts) => ("user", parts.into_iter().map(block).collect()),
             Turn::Assistant { parts, calls } => {
-                let mut blocks: Vec<Value> = parts.iter().map(block).collect();
+                let mut blocks: Vec<Value> = parts.into_iter().map(block).collect();
                 for call in calls {
                     let input: Value =
                         serde_json::from_str(&call.arguments).map_err(|e| Failure::Unreadable(e.into()))?;
-                    blocks.push(
-                        json!({"type": "tool_use", "id": id(&call.id), "name": call.name, "input": input}),
-                    );
+                    blocks.push(object([
+                        ("type", "tool_use".into()),
+                        ("id", id(&call.id).into()),
+                        ("name", call.name.into()),
+                        ("input", input),
+                    ]));
                 }
                 ("assistant", blocks)
             }
             Turn::Tool { id: call, parts, .. } => {
-                let content: Vec<Value> = parts.iter().map(block).collect();
+                let content: Vec<Value> = parts.into_iter().map(block).collect();
                 let mut result = json!({"type": "tool_result", "tool_use_id": id(&call)});
                 if let (Some(result), false) = (result.as_object_mut(), content.is_empty()) {
                     result.insert("content".to_owned(), content.into());
@@ -172,22 +176,25 @@ fn conversation(turns: Vec<Turn>) -> Result<(Vec<Value>, Vec<Value>), Failure> {
     if sides.is_empty() {
         sides.push(("user", std::mem::take(&mut system)));
     }
-    let message = |(role, content): (&str, Vec<Value>)| json!({"role": role, "content": content});
+    let message =
+        |(role, content): (&str, Vec<Value>)| object([("role", role.into()), ("content", content.into())]);
     Ok((system, sides.into_iter().map(message).collect()))
 }
 
-fn block(part: &Part) -> Value {
+fn block(part: Part) -> Value {
     match part {
         Part::Text(words) => text(words),
         Part::Image(Image::Url(url)) => json!({"type": "image", "source": {"type": "url", "url": url}}),
         Part::Image(Image::Inline { media_type, data }) => {
-            json!({"type": "image", "source": {"type": "base64", "media_type": media_type, "data": data}})
+            let source =
+                [("type", "base64".into()), ("media_type", media_type.into()), ("data", data.into())];
+            object([("type", "image".into()), ("source", object(source))])
         }
     }
 }
 
-fn text(words: &str) -> Value {
-    json!({"type": "text", "text": words})
+fn text(words: impl Into<Value>) -> Value {
+    object([("type", "text".into()), ("text", words.into())])
 }
 
 /// A call's id in the letters that Anthropic allows.
@@ -195,14 +202,14 @@ fn id(id: &str) -> String {
     id.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '_' }).collect()
 }
 
-fn tool(tool: &Tool) -> Value {
-    let mut written = json!({"name": tool.name});
+fn tool(tool: Tool) -> Value {
+    let mut written = object([("name", tool.name.into())]);
     if let Some(fields) = written.as_object_mut() {
-        if let Some(description) = &tool.description {
-            fields.insert("description".to_owned(), description.clone().into());
+        if let Some(description) = tool.description {
+            fields.insert("description".to_owned(), description.into());
         }
         let none = || json!({"type": "object", "properties": {}});
-        fields.insert("input_schema".to_owned(), tool.parameters.clone().unwrap_or_else(none));
+        fields.insert("input_schema".to_owned(), tool.parameters.unwrap_or_else(none));
         if tool.strict {
             fields.insert("strict".to_owned(), true.into());
         }

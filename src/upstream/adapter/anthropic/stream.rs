@@ -1,14 +1,17 @@
 //! A streamed answer in Anthropic's words, event by event.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use bytes::Bytes;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::super::super::Failure;
 use super::super::Stage;
 use super::super::told::{self, Cost, Style};
-use super::{Usage, answer, finish_reason};
+use super::answer::Block;
+use super::{Usage, answer, finish_reason, read};
 use crate::chat::Event;
 
 /// Reads one answer.
@@ -26,33 +29,21 @@ struct Call {
     has_input: bool,
 }
 
+/// An event: its fields are read when its type is known, as those of a block.
 #[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Said {
-    MessageStart {
-        message: Start,
-    },
-    ContentBlockStart {
-        index: u64,
-        content_block: Block,
-    },
-    ContentBlockDelta {
-        index: u64,
-        delta: Delta,
-    },
-    ContentBlockStop {
-        index: u64,
-    },
-    MessageDelta {
-        delta: End,
-        #[serde(default)]
-        usage: Usage,
-    },
-    MessageStop,
-    Error,
-    /// `ping`, and what is still to come.
-    #[serde(other)]
-    Other,
+struct Said<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    index: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    message: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    content_block: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    delta: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    usage: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -62,36 +53,15 @@ struct Start {
 }
 
 #[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Block {
-    Text {
-        #[serde(default)]
-        text: String,
-    },
-    Thinking {
-        #[serde(default)]
-        thinking: String,
-    },
-    ToolUse {
-        id: String,
-        name: String,
-    },
-    #[serde(other)]
-    Other,
-}
-
-#[derive(Deserialize)]
-#[serde(tag = "type")]
-enum Delta {
-    #[serde(rename = "text_delta")]
-    Text { text: String },
-    #[serde(rename = "thinking_delta")]
-    Thinking { thinking: String },
-    #[serde(rename = "input_json_delta")]
-    InputJson { partial_json: String },
-    /// A thought's signature, citations.
-    #[serde(other)]
-    Other,
+struct Delta<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    text: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    thinking: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    partial_json: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -111,34 +81,45 @@ impl Listener {
 
     /// What one event says.
     pub(in super::super) fn hear(&mut self, data: &Bytes) -> Result<Vec<Event>, Failure> {
-        let said: Said = serde_json::from_slice(data).map_err(|e| Failure::Unreadable(e.into()))?;
-        let event = match said {
-            Said::MessageStart { message } => {
-                self.usage.update(message.usage);
+        let said: Said<'_> = serde_json::from_slice(data).map_err(|e| Failure::Unreadable(e.into()))?;
+        let event = match &*said.kind {
+            "message_start" => {
+                let Start { usage } = read(said.message)?;
+                self.usage.update(usage);
                 None
             }
-            Said::ContentBlockStart { index, content_block } => self.begins(index, content_block),
-            Said::ContentBlockDelta { index, delta } => match delta {
-                Delta::Text { text } => told::content(&text),
-                Delta::Thinking { thinking } => told::reasoning(&thinking),
-                Delta::InputJson { partial_json } => self.goes_on(index, &partial_json),
-                Delta::Other => None,
-            },
-            Said::ContentBlockStop { index } => self.ends(index),
-            Said::MessageDelta { delta, usage } => {
-                self.usage.update(usage);
-                delta.stop_reason.filter(|_| self.stage == Stage::Speaking).map(|reason| {
+            "content_block_start" => self.begins(read(said.index)?, &read(said.content_block)?)?,
+            "content_block_delta" => {
+                let delta: Delta<'_> = read(said.delta)?;
+                match &*delta.kind {
+                    "text_delta" => told::content(&read::<Cow<'_, str>>(delta.text)?),
+                    "thinking_delta" => told::reasoning(&read::<Cow<'_, str>>(delta.thinking)?),
+                    "input_json_delta" => {
+                        self.goes_on(read(said.index)?, &read::<Cow<'_, str>>(delta.partial_json)?)
+                    }
+                    // A thought's signature, citations.
+                    _ => None,
+                }
+            }
+            "content_block_stop" => self.ends(read(said.index)?),
+            "message_delta" => {
+                if said.usage.is_some() {
+                    self.usage.update(read(said.usage)?);
+                }
+                let End { stop_reason } = read(said.delta)?;
+                stop_reason.filter(|_| self.stage == Stage::Speaking).map(|reason| {
                     self.stage = Stage::Finished;
                     self.style.finish(finish_reason(&reason))
                 })
             }
-            Said::MessageStop => {
+            "message_stop" => {
                 let events = self.end()?;
                 self.stage = Stage::Done;
                 return Ok(events);
             }
-            Said::Error => return Err(Failure::ErrorEvent),
-            Said::Other => None,
+            "error" => return Err(Failure::ErrorEvent),
+            // `ping`, and what is still to come.
+            _ => None,
         };
         Ok(event.into_iter().collect())
     }
@@ -160,17 +141,19 @@ impl Listener {
         self.stage
     }
 
-    fn begins(&mut self, block: u64, content: Block) -> Option<Event> {
-        match content {
-            Block::Text { text } => told::content(&text),
-            Block::Thinking { thinking } => told::reasoning(&thinking),
-            Block::ToolUse { id, name } => {
+    fn begins(&mut self, block: u64, content: &Block<'_>) -> Result<Option<Event>, Failure> {
+        let text = |field: Option<&RawValue>| field.map_or(Ok(String::new()), |raw| read(Some(raw)));
+        Ok(match &*content.kind {
+            "text" => told::content(&text(content.text)?),
+            "thinking" => told::reasoning(&text(content.thinking)?),
+            "tool_use" => {
+                let (id, name): (String, String) = (read(content.id)?, read(content.name)?);
                 let index = self.calls.len();
                 self.calls.insert(block, Call { index, has_input: false });
                 self.style.call_begins(index, &id, &name)
             }
-            Block::Other => None,
-        }
+            _ => None,
+        })
     }
 
     fn goes_on(&mut self, block: u64, input: &str) -> Option<Event> {

@@ -7,7 +7,7 @@ use super::super::Stage;
 use super::super::asked::Asked;
 use super::super::told::Style;
 use super::*;
-use crate::chat::{Collected, Event, sse};
+use crate::chat::{Collected, Event, MAX_PARTS, sse};
 
 const ANSWER: &str = include_str!("fixtures/answer.json");
 const STREAM: &str = include_str!("fixtures/stream.txt");
@@ -280,6 +280,32 @@ fn each_stop_reason_has_its_finish_reason() {
             "stop_reason": reason, "usage": {"input_tokens": 1, "output_tokens": 1}});
         let events = Listener::new(Style::Tools).whole(body.to_string().as_bytes()).unwrap();
         assert!(events.iter().any(|event| matches!(event, Event::Finish(f) if &**f == finish)), "{reason}");
+    }
+}
+
+#[test]
+fn an_answer_has_as_many_blocks_as_are_held_and_one_past_that_is_none() {
+    let of = |blocks: usize| {
+        let blocks = vec![r#"{"type":"text","text":"a"}"#; blocks].join(",");
+        Listener::new(Style::Tools).whole(format!(r#"{{"content":[{blocks}]}}"#).as_bytes())
+    };
+    assert!(of(MAX_PARTS).is_ok());
+    assert!(matches!(of(MAX_PARTS + 1), Err(Failure::Unreadable(_))));
+}
+
+#[test]
+fn what_nobody_knows_is_passed_over_whatever_its_fields_are() {
+    let body = r#"{"content":[{"type":"x","text":1,"input":[[]],"id":{}},{"type":"tool_use","id":"a","name":"f",
+        "input":{"b" : [0.70, "c d"]}}],"stop_reason":"tool_use"}"#;
+    let (message, ..) = collected(Listener::new(Style::Tools).whole(body.as_bytes()).unwrap());
+    assert_eq!(message["tool_calls"][0]["function"]["arguments"], r#"{"b":[0.70,"c d"]}"#);
+    let mut listener = Listener::new(Style::Tools);
+    for event in [
+        r#"{"type":"x","index":"y","delta":1,"usage":[]}"#,
+        r#"{"type":"content_block_start","index":0,"content_block":{"type":"x","text":1}}"#,
+        r#"{"type":"content_block_delta","index":0,"delta":{"type":"x","text":1}}"#,
+    ] {
+        assert!(listener.hear(&Bytes::from_static(event.as_bytes())).unwrap().is_empty(), "{event}");
     }
 }
 

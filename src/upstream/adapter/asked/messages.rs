@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::super::told::ToolCall;
 use super::Wrong;
+use crate::chat::Nodes;
 
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,16 +55,22 @@ pub(in super::super) enum Image {
 }
 
 /// Reads `messages`; parts of a kind that nobody but OpenAI knows are misfits.
-pub(super) fn read(messages: Option<Value>, misfits: &mut Vec<String>) -> Result<Vec<Turn>, Wrong> {
+pub(super) fn read(
+    messages: Option<Value>,
+    misfits: &mut Vec<String>,
+    nodes: &mut Nodes,
+) -> Result<Vec<Turn>, Wrong> {
     let Some(Value::Array(messages)) = messages else {
         return Err(Wrong::new("messages", "must be a list of messages"));
     };
-    let mut reader = Reader { misfits, called: Vec::new() };
+    let mut reader = Reader { misfits, nodes, called: Vec::new() };
     messages.into_iter().enumerate().map(|(at, message)| reader.turn(at, message)).collect()
 }
 
 struct Reader<'a> {
     misfits: &'a mut Vec<String>,
+    /// How many values the arguments of calls may still have.
+    nodes: &'a mut Nodes,
     /// The ids of all calls so far and what they called.
     called: Vec<(String, String)>,
 }
@@ -117,13 +124,13 @@ impl Reader<'_> {
                     self.misfits.push(path);
                     continue;
                 };
-                calls.push(called(&path, id.to_owned(), function)?);
+                calls.push(self.called(&path, id.to_owned(), function)?);
             }
         }
         if let Some(Value::Object(function)) = message.shift_remove("function_call") {
             // It had no id then.
             let id = format!("call_{}", self.called.len());
-            calls.push(called(path, id, &function)?);
+            calls.push(self.called(path, id, &function)?);
         }
         self.called.extend(calls.iter().map(|call| (call.id.clone(), call.name.clone())));
         let mut parts = parts;
@@ -131,6 +138,22 @@ impl Reader<'_> {
             parts.push(Part::Text(refusal));
         }
         Ok(Turn::Assistant { parts, calls })
+    }
+
+    fn called(&mut self, path: &str, id: String, function: &Map<String, Value>) -> Result<ToolCall, Wrong> {
+        let Some(name) = string(function, "name") else {
+            return Err(Wrong::new(format!("{path}.function.name"), "is required"));
+        };
+        let mut arguments = string(function, "arguments").unwrap_or_default();
+        if arguments.trim().is_empty() {
+            "{}".clone_into(&mut arguments);
+        }
+        let param = || format!("{path}.function.arguments");
+        match self.nodes.read(&arguments) {
+            Ok(Value::Object(_)) => Ok(ToolCall { id, name, arguments }),
+            Err(error) if error.is_data() => Err(Wrong::unreadable(param(), &error)),
+            Ok(_) | Err(_) => Err(Wrong::new(param(), "must be the text of a JSON object")),
+        }
     }
 
     fn parts(&mut self, path: &str, content: Option<Value>) -> Result<Vec<Part>, Wrong> {
@@ -167,20 +190,6 @@ fn part_text(part: &Value, name: &str) -> Option<String> {
 
 fn text_part(text: String) -> Option<Part> {
     (!text.trim().is_empty()).then_some(Part::Text(text))
-}
-
-fn called(path: &str, id: String, function: &Map<String, Value>) -> Result<ToolCall, Wrong> {
-    let Some(name) = string(function, "name") else {
-        return Err(Wrong::new(format!("{path}.function.name"), "is required"));
-    };
-    let mut arguments = string(function, "arguments").unwrap_or_default();
-    if arguments.trim().is_empty() {
-        "{}".clone_into(&mut arguments);
-    }
-    match serde_json::from_str::<Map<String, Value>>(&arguments) {
-        Ok(_) => Ok(ToolCall { id, name, arguments }),
-        Err(_) => Err(Wrong::new(format!("{path}.function.arguments"), "must be the text of a JSON object")),
-    }
 }
 
 fn image(path: &str, part: &Value) -> Result<Image, Wrong> {

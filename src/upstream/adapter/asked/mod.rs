@@ -15,6 +15,7 @@ pub(super) use tools::{Choice, Tool};
 
 use super::super::{Failure, ProviderError, Unsupported};
 use super::told::Style;
+use crate::chat::{MAX_NODES, Nodes};
 
 /// What changes nothing that a caller would miss, and is left out where it cannot be carried.
 const HARMLESS: [&str; 11] = [
@@ -56,6 +57,8 @@ pub(super) struct Asked {
     pub(super) max_tokens: Option<u64>,
     /// How much is to be thought.
     pub(super) effort: Option<Effort>,
+    /// How many more values may be built of it, of texts that are JSON themselves.
+    pub(super) nodes: Nodes,
     /// The fields that nobody has taken yet.
     rest: Map<String, Value>,
     /// What no format carries, by path.
@@ -98,6 +101,18 @@ impl Wrong {
     pub(super) fn new(param: impl Into<String>, what: impl Into<String>) -> Self {
         Self { param: param.into(), what: what.into() }
     }
+
+    /// A field that is not JSON of a size that can be put in other words.
+    fn unreadable(param: impl Into<String>, error: &serde_json::Error) -> Self {
+        if error.is_data() {
+            Self::new(
+                param,
+                format!("is too much: this model takes requests of at most {MAX_NODES} JSON values"),
+            )
+        } else {
+            Self::new(param, "cannot be read")
+        }
+    }
 }
 
 impl From<Wrong> for Failure {
@@ -115,13 +130,13 @@ impl Asked {
     /// Reads a request.
     ///
     /// # Errors
-    /// When a field has a value that chat completions do not know.
+    /// When a field has a value that chat completions do not know, or there are more than 131,072 values in all.
     pub(super) fn read(body: &Bytes) -> Result<Self, Failure> {
-        let mut rest: Map<String, Value> =
-            serde_json::from_slice(body).map_err(|_| Wrong::new("messages", "cannot be read"))?;
+        let mut nodes = Nodes::up_to(MAX_NODES);
+        let mut rest = nodes.fields(body).map_err(|(field, error)| Wrong::unreadable(field, &error))?;
         rest.retain(|_, value| !value.is_null());
         let mut misfits = Vec::new();
-        let turns = messages::read(rest.shift_remove("messages"), &mut misfits)?;
+        let turns = messages::read(rest.shift_remove("messages"), &mut misfits, &mut nodes)?;
         let (tools, choice, style) = tools::read(&mut rest, &mut misfits)?;
         let max_tokens = ["max_completion_tokens", "max_tokens"]
             .map(|name| whole(&mut rest, name))
@@ -140,6 +155,7 @@ impl Asked {
             // One may be the caller's and one the operator's: the tighter bound holds.
             max_tokens: max_tokens.into_iter().flatten().min(),
             effort: effort(&mut rest)?,
+            nodes,
             rest,
             misfits,
         })

@@ -136,6 +136,29 @@ fn what_is_left_is_refused_by_name_unless_it_is_harmless_or_neutral() {
 }
 
 #[test]
+fn a_request_has_as_many_values_as_are_read_and_one_past_that_is_refused_by_name() {
+    // Beside these, a request has four: its model, its messages, the message, its role.
+    let of = |fields: &str| {
+        let body = format!(r#"{{"model":"m","messages":[{{"role":"user"}}],{fields}}}"#);
+        Asked::read(&Bytes::from(body)).map(|_| ()).map_err(told)
+    };
+    let refused = |param: &str| Err((400, "invalid_value".to_owned(), param.to_owned()));
+    let zeros = |count: usize| vec!["0"; count].join(",");
+    assert_eq!(of(&format!(r#""x":[{}]"#, zeros(MAX_NODES - 5))), Ok(()));
+    assert_eq!(of(&format!(r#""x":[{}]"#, zeros(MAX_NODES - 4))), refused("x"));
+    // Arguments are JSON, too, and are counted with the rest.
+    let calling = |values: usize| {
+        let function = format!(r#"{{"name":"f","arguments":"{{\"a\":[{}]}}"}}"#, zeros(values));
+        let call = format!(r#"{{"role":"assistant","tool_calls":[{{"id":"c","function":{function}}}]}}"#);
+        let body = format!(r#"{{"messages":[{call}]}}"#);
+        Asked::read(&Bytes::from(body)).map(|_| ()).map_err(told)
+    };
+    // The list, the message, its role and calls, the call, its id and function, its two fields; the arguments and their list.
+    assert_eq!(calling(MAX_NODES - 11), Ok(()));
+    assert_eq!(calling(MAX_NODES - 10), refused("messages[0].tool_calls[0].function.arguments"));
+}
+
+#[test]
 fn a_wrong_value_is_refused_by_name_whatever_the_operator_says() {
     let said = |message: Value| json!({"messages": [message]});
     for (fields, param) in [

@@ -37,9 +37,9 @@ pub(super) fn read(
     misfits: &mut Vec<String>,
 ) -> Result<(Vec<Tool>, Option<Choice>, Style), Wrong> {
     let mut tools = Vec::new();
-    for (at, tool) in list(rest, "tools")?.into_iter().enumerate() {
+    for (at, mut tool) in list(rest, "tools")?.into_iter().enumerate() {
         let path = format!("tools[{at}]");
-        match tool.get("function") {
+        match tool.get_mut("function").map(Value::take) {
             Some(Value::Object(function)) => tools.push(self::tool(&format!("{path}.function"), function)?),
             _ => misfits.push(path),
         }
@@ -48,7 +48,9 @@ pub(super) fn read(
     let style = if tools.is_empty() && !functions.is_empty() { Style::Functions } else { Style::Tools };
     for (at, function) in functions.into_iter().enumerate() {
         let path = format!("functions[{at}]");
-        let function = function.as_object().ok_or_else(|| Wrong::new(&*path, "must be a function"))?;
+        let Value::Object(function) = function else {
+            return Err(Wrong::new(path, "must be a function"));
+        };
         tools.push(tool(&path, function)?);
     }
     let mut choice = None;
@@ -85,12 +87,13 @@ fn list(rest: &mut Map<String, Value>, name: &str) -> Result<Vec<Value>, Wrong> 
     }
 }
 
-fn tool(path: &str, function: &Map<String, Value>) -> Result<Tool, Wrong> {
+fn tool(path: &str, mut function: Map<String, Value>) -> Result<Tool, Wrong> {
+    let parameters = function.shift_remove("parameters").filter(Value::is_object);
     let text = |name: &str| function.get(name).and_then(Value::as_str).map(str::to_owned);
     Ok(Tool {
         name: text("name").ok_or_else(|| Wrong::new(format!("{path}.name"), "is required"))?,
         description: text("description"),
-        parameters: function.get("parameters").filter(|parameters| parameters.is_object()).cloned(),
+        parameters,
         strict: function.get("strict").and_then(Value::as_bool).unwrap_or_default(),
     })
 }

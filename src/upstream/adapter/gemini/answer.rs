@@ -9,11 +9,11 @@ use serde_json::value::RawValue;
 
 use super::super::super::Failure;
 use super::super::Stage;
-use super::super::told::{Cost, Message, Style, ToolCall, content, reasoning};
+use super::super::told::{Cost, Message, Style, ToolCall, compact, content, reasoning};
 use super::finish::Finish;
-use super::logprobs::Logprobs;
+use super::logprobs;
 use super::usage::Metered;
-use crate::chat::Event;
+use crate::chat::{Event, First, MAX_PARTS, UpTo};
 
 /// Ids of calls up to this many bytes are kept: OpenAI takes none that are longer.
 const MAX_ID_BYTES: usize = 40;
@@ -44,7 +44,7 @@ enum Piece {
 #[serde(rename_all = "camelCase")]
 struct Wire<'a> {
     #[serde(borrow, default)]
-    candidates: Vec<Candidate<'a>>,
+    candidates: First<Candidate<'a>>,
     #[serde(borrow, default)]
     prompt_feedback: Option<PromptFeedback<'a>>,
     #[serde(default)]
@@ -69,14 +69,14 @@ struct Candidate<'a> {
     content: Option<Content<'a>>,
     #[serde(borrow, default)]
     finish_reason: Option<Cow<'a, str>>,
-    #[serde(default)]
-    logprobs_result: Option<Logprobs>,
+    #[serde(borrow, default)]
+    logprobs_result: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
 struct Content<'a> {
     #[serde(borrow, default)]
-    parts: Vec<Part<'a>>,
+    parts: UpTo<Part<'a>, MAX_PARTS>,
 }
 
 /// A piece of content; of other kinds than these nothing can be told.
@@ -183,15 +183,15 @@ impl Listener {
             self.finish = Some(Finish::Filtered);
         }
         let mut said = Said::default();
-        let Some(candidate) = wire.candidates.into_iter().next() else {
+        let Some(candidate) = wire.candidates.0 else {
             return Ok(said);
         };
         if let Some(finish) = candidate.finish_reason.and_then(|reason| Finish::of(&reason)) {
             self.finish = Some(finish);
         }
-        said.logprobs = candidate.logprobs_result.and_then(Logprobs::of_a_choice);
+        said.logprobs = candidate.logprobs_result.and_then(logprobs::of_a_choice);
         let answer = wire.response_id.unwrap_or_default();
-        for part in candidate.content.into_iter().flat_map(|content| content.parts) {
+        for part in candidate.content.into_iter().flat_map(|content| content.parts.0) {
             if let Some(text) = part.text {
                 said.parts.push(if part.thought { Piece::Thought(text) } else { Piece::Text(text) });
             }
@@ -231,18 +231,4 @@ fn made_id(answer: &str, index: usize, name: &str, arguments: &str) -> String {
     let mut hasher = DefaultHasher::new();
     (answer, index, name, arguments).hash(&mut hasher);
     format!("call_{:016x}", hasher.finish())
-}
-
-/// JSON without white space between its tokens: a whole answer is indented, the events of a stream are not.
-pub(super) fn compact(json: &str) -> String {
-    let (mut in_text, mut is_escaped) = (false, false);
-    let keeps = |c: &char| {
-        let keeps = in_text || !c.is_ascii_whitespace();
-        if *c == '"' && !is_escaped {
-            in_text = !in_text;
-        }
-        is_escaped = in_text && *c == '\\' && !is_escaped;
-        keeps
-    };
-    json.chars().filter(keeps).collect()
 }

@@ -3,7 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::super::asked::{Image, Part, Turn, Wrong};
-use super::super::told::ToolCall;
+use super::super::told::{ToolCall, object};
+use crate::chat::Nodes;
 
 /// What Google's documentation has in place of the signature of a call that the model itself did not make,
 /// or not as it stands here: the models from Gemini 3 on take no call without one.
@@ -20,11 +21,12 @@ pub(super) struct Conversation {
     pub(super) misfits: Vec<String>,
 }
 
-/// The turns in Gemini's words; `is_signed` where calls need a signature.
+/// The turns in Gemini's words; `is_signed` where calls need a signature. Results that are JSON are read as far as there
+/// are `nodes` for them.
 ///
 /// # Errors
 /// When a tool's result answers no call.
-pub(super) fn contents(turns: Vec<Turn>, is_signed: bool) -> Result<Conversation, Wrong> {
+pub(super) fn contents(turns: Vec<Turn>, is_signed: bool, nodes: &mut Nodes) -> Result<Conversation, Wrong> {
     let mut said = Conversation::default();
     // A text has to be there: without any, what the operator says is what the user asks.
     let only_system = turns.iter().all(|turn| matches!(turn, Turn::System(_)));
@@ -43,7 +45,7 @@ pub(super) fn contents(turns: Vec<Turn>, is_signed: bool) -> Result<Conversation
             Turn::Assistant { parts, calls } => {
                 let mut parts = said.texts(&path, parts);
                 parts.extend(
-                    calls.iter().enumerate().map(|(i, call)| function_call(call, is_signed && i == 0)),
+                    calls.into_iter().enumerate().map(|(i, call)| function_call(call, is_signed && i == 0)),
                 );
                 said.say("model", parts);
             }
@@ -54,8 +56,9 @@ pub(super) fn contents(turns: Vec<Turn>, is_signed: bool) -> Result<Conversation
             Turn::Tool { id, name, parts } => {
                 let text = said.texts(&path, parts);
                 let text: String = text.iter().filter_map(|part| part.get("text")?.as_str()).collect();
-                let response = json!({"id": id, "name": name, "response": response(text)});
-                said.say("user", vec![json!({ "functionResponse": response })]);
+                let response =
+                    [("id", id.into()), ("name", name.into()), ("response", response(text, nodes))];
+                said.say("user", vec![object([("functionResponse", object(response))])]);
             }
         }
     }
@@ -71,7 +74,7 @@ impl Conversation {
         let last = self.contents.last_mut().filter(|last| last.get("role").is_some_and(|r| r == role));
         match last.and_then(|last| last.get_mut("parts")) {
             Some(Value::Array(before)) => before.extend(parts),
-            _ => self.contents.push(json!({"role": role, "parts": parts})),
+            _ => self.contents.push(object([("role", role.into()), ("parts", parts.into())])),
         }
     }
 
@@ -86,9 +89,9 @@ impl Conversation {
 
 fn part(part: Part) -> Value {
     match part {
-        Part::Text(text) => json!({ "text": text }),
+        Part::Text(text) => object([("text", text.into())]),
         Part::Image(Image::Inline { media_type, data }) => {
-            json!({"inlineData": {"mimeType": media_type, "data": data}})
+            object([("inlineData", object([("mimeType", media_type.into()), ("data", data.into())]))])
         }
         Part::Image(Image::Url(url)) => {
             let mut file = Map::new();
@@ -116,10 +119,11 @@ fn media_type(url: &str) -> Option<&'static str> {
     }
 }
 
-fn function_call(call: &ToolCall, is_signed: bool) -> Value {
+fn function_call(call: ToolCall, is_signed: bool) -> Value {
     // That it is an object was seen when the request was read.
     let args: Map<String, Value> = serde_json::from_str(&call.arguments).unwrap_or_default();
-    let mut part = json!({"functionCall": {"id": call.id, "name": call.name, "args": args}});
+    let call = [("id", call.id.into()), ("name", call.name.into()), ("args", args.into())];
+    let mut part = object([("functionCall", object(call))]);
     if let (true, Value::Object(part)) = (is_signed, &mut part) {
         part.insert("thoughtSignature".to_owned(), UNSIGNED.into());
     }
@@ -127,7 +131,7 @@ fn function_call(call: &ToolCall, is_signed: bool) -> Value {
 }
 
 /// An object; a tool that says something else has that as its result.
-fn response(text: String) -> Value {
-    serde_json::from_str::<Map<String, Value>>(&text)
-        .map_or_else(|_| json!({ "result": text }), Value::Object)
+fn response(text: String, nodes: &mut Nodes) -> Value {
+    let said = text.trim_start().starts_with('{').then(|| nodes.read(&text));
+    said.and_then(Result::ok).unwrap_or_else(|| object([("result", text.into())]))
 }

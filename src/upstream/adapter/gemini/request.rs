@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::super::{Failure, Unsupported};
 use super::super::asked::{Asked, Choice, Form, Tool, Wrong};
+use super::super::told::object;
 use super::contents::{Conversation, contents};
 use super::thinking;
 
@@ -26,17 +27,18 @@ const NUMBERS: [(&str, &str); 6] = [
 pub(super) fn translate(mut asked: Asked, unsupported: Unsupported) -> Result<Value, Failure> {
     let turns = std::mem::take(&mut asked.turns);
     let is_signed = thinking::takes_levels(&asked.model);
-    let Conversation { system, contents, misfits } = contents(turns, is_signed)?;
+    let Conversation { system, contents, misfits } = contents(turns, is_signed, &mut asked.nodes)?;
     misfits.into_iter().for_each(|path| asked.misfit(path));
     let mut request = Map::new();
     let mut put = |name: &str, value: Value| request.insert(name.to_owned(), value);
     if !system.is_empty() {
-        put("systemInstruction", json!({ "parts": system }));
+        put("systemInstruction", object([("parts", system.into())]));
     }
     put("contents", contents.into());
     if !asked.tools.is_empty() {
-        let declarations: Vec<Value> = asked.tools.iter().map(declaration).collect();
-        put("tools", json!([{ "functionDeclarations": declarations }]));
+        let tools = std::mem::take(&mut asked.tools).into_iter();
+        let declarations: Vec<Value> = tools.map(declaration).collect();
+        put("tools", Value::Array(vec![object([("functionDeclarations", declarations.into())])]));
         if let Some(choice) = &asked.choice {
             put("toolConfig", json!({ "functionCallingConfig": calling(choice) }));
         }
@@ -57,14 +59,14 @@ pub(super) fn translate(mut asked: Asked, unsupported: Unsupported) -> Result<Va
     Ok(Value::Object(request))
 }
 
-fn declaration(tool: &Tool) -> Value {
+fn declaration(tool: Tool) -> Value {
     let mut declaration = Map::new();
-    declaration.insert("name".to_owned(), tool.name.clone().into());
-    if let Some(description) = &tool.description {
-        declaration.insert("description".to_owned(), description.clone().into());
+    declaration.insert("name".to_owned(), tool.name.into());
+    if let Some(description) = tool.description {
+        declaration.insert("description".to_owned(), description.into());
     }
-    if let Some(parameters) = &tool.parameters {
-        declaration.insert("parametersJsonSchema".to_owned(), parameters.clone());
+    if let Some(parameters) = tool.parameters {
+        declaration.insert("parametersJsonSchema".to_owned(), parameters);
     }
     declaration.into()
 }
@@ -108,8 +110,8 @@ fn generation_config(asked: &mut Asked) -> Result<Map<String, Value>, Wrong> {
     if asked.form != Form::Text {
         put("responseMimeType", "application/json".into());
     }
-    if let Form::Schema(schema) = &asked.form {
-        put("responseJsonSchema", schema.clone());
+    if let Form::Schema(schema) = std::mem::take(&mut asked.form) {
+        put("responseJsonSchema", schema);
     }
     if let Some(effort) = asked.effort {
         put("thinkingConfig", thinking::config(&asked.model, effort));

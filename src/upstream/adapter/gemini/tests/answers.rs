@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 use super::super::super::super::Failure;
 use super::super::super::Stage;
 use super::super::super::told::Style;
-use super::super::answer::{Listener, compact};
-use crate::chat::{Collected, Event, sse};
+use super::super::super::told::compact;
+use super::super::answer::Listener;
+use crate::chat::{Collected, Event, MAX_PARTS, sse};
 
 /// The message, what it ended with and what it cost.
 fn told(events: Vec<Event>) -> (Value, String, Value) {
@@ -175,6 +176,29 @@ fn a_stream_ends_with_its_reason_or_is_incomplete() {
         panic!("a reason, then the usage")
     };
     assert_eq!((&**finish, usage.count("completion_tokens")), ("malformed_function_call", 5));
+}
+
+#[test]
+fn the_first_candidate_is_read_and_no_other() {
+    let object =
+        r#"{"candidates":[{"content":{"parts":[{"text":"a"}]},"finishReason":"STOP"},{"content":7},8]}"#;
+    for said in [
+        Listener::new(Style::Tools).whole(object.as_bytes()),
+        Listener::new(Style::Tools).hear(object.as_bytes()),
+    ] {
+        assert!(!said.unwrap().is_empty());
+    }
+}
+
+#[test]
+fn an_answer_has_as_many_parts_as_are_held_and_one_past_that_is_none() {
+    let of = |parts: usize| {
+        let parts = vec![r#"{"text":"a"}"#; parts].join(",");
+        let object = format!(r#"{{"candidates":[{{"content":{{"parts":[{parts}]}}}}]}}"#);
+        Listener::new(Style::Tools).whole(object.as_bytes())
+    };
+    assert!(of(MAX_PARTS).is_ok());
+    assert!(matches!(of(MAX_PARTS + 1), Err(Failure::Unreadable(_))));
 }
 
 #[test]
