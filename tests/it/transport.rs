@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use consort_testkit::envoy::{Envoy, EnvoyOptions, replace_once};
-use consort_testkit::eventually;
 use consort_testkit::http;
 use consort_testkit::provider::{Provider, Reply};
 use consort_testkit::service::Service;
 use consort_testkit::upstream::Upstream;
+use consort_testkit::{eventually, lacking};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -213,7 +213,7 @@ async fn certificates_and_authorities_are_the_ones_that_their_files_have_now() {
 fn is_root() -> bool {
     let is_root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
     if !is_root {
-        eprintln!("skipped: only root can run an Envoy as another user");
+        lacking("only root can run an Envoy as another user");
     }
     is_root
 }
