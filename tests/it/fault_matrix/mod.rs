@@ -61,6 +61,8 @@ async fn when_consort_fails() {
             20_000,
         ),
         row(Fault::ConsortUnreachable, LOST, [&["cancelled"]; 3], 20_000),
+        // Nothing tells Consort that its words do not arrive.
+        row(Fault::ConsortSilent, LOST, [&["full"]; 3], 20_000),
         row(Fault::ConsortDelayed, UNHURT.0, UNHURT.1, 20_000),
         row(Fault::ConsortLossy, UNHURT.0, UNHURT.1, 20_000),
     ])
@@ -117,7 +119,7 @@ async fn faults(row: Row) -> Vec<String> {
     let asked = Instant::now();
     let callers = rig.three_callers().await;
     let patience = match row.fault {
-        Fault::ConsortFrozen => asked.elapsed() + KEEPALIVE + MARGIN,
+        Fault::ConsortFrozen | Fault::ConsortSilent => asked.elapsed() + KEEPALIVE + MARGIN,
         _ => DEADLINE + MARGIN,
     };
     rig.strike().await;

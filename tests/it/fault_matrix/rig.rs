@@ -46,6 +46,8 @@ pub(super) enum Fault {
     ConsortFrozen,
     /// Connections between Envoy and Consort are reset, and no new one comes about.
     ConsortUnreachable,
+    /// Nothing arrives between Envoy and Consort, and nobody is told.
+    ConsortSilent,
     /// What Envoy and Consort say to each other comes 100 ms later.
     ConsortDelayed,
     /// Of what they say, every fifth piece is lost and sent again.
@@ -161,6 +163,7 @@ impl Rig {
             Fault::ConsortKilled => self.service.kill(),
             Fault::ConsortFrozen => self.service.pause(),
             Fault::ConsortUnreachable => self.to_consort.cut(),
+            Fault::ConsortSilent => self.to_consort.silence(),
             Fault::ConsortDelayed => self.to_consort.delay(SLOW),
             Fault::ConsortLossy => self.to_consort.lose(5),
             Fault::EnvoyDrained => {
@@ -183,9 +186,10 @@ impl Rig {
     /// Everything that is not as it should be while the fault lasts, with what shows that it does.
     pub(super) async fn meanwhile(&self) -> Vec<String> {
         match self.fault {
-            Fault::ConsortKilled | Fault::ConsortFrozen | Fault::ConsortUnreachable => {
-                self.without_consort().await
-            }
+            Fault::ConsortKilled
+            | Fault::ConsortFrozen
+            | Fault::ConsortUnreachable
+            | Fault::ConsortSilent => self.without_consort().await,
             // To Consort and back; to the members and back, to the judge and back.
             Fault::ConsortDelayed => self.late(&self.to_consort, 2 * SLOW).await,
             Fault::ProviderDelayed => self.late(&self.to_provider, 4 * SLOW).await,
@@ -249,7 +253,10 @@ impl Rig {
                 self.service = service;
             }
             Fault::ConsortFrozen => self.service.resume(),
-            Fault::ConsortUnreachable | Fault::ConsortDelayed | Fault::ConsortLossy => self.to_consort.heal(),
+            Fault::ConsortUnreachable
+            | Fault::ConsortSilent
+            | Fault::ConsortDelayed
+            | Fault::ConsortLossy => self.to_consort.heal(),
             Fault::EnvoyDrained | Fault::EnvoyKilled => {
                 self.envoy = Some(envoy(&self.to_consort, &self.upstream).await);
             }

@@ -166,13 +166,19 @@ async fn hear(mut from: ReadHalf<'_>, sent: mpsc::Sender<Piece>, state: watch::R
 async fn say(mut to: WriteHalf<'_>, mut due: mpsc::Receiver<Piece>, mut state: watch::Receiver<State>) {
     while let Some((at, piece)) = due.recv().await {
         sleep_until(at).await;
-        let _ = state.wait_for(|state| state.weather != Weather::Silence).await;
+        no_silence(&mut state).await;
         if to.write_all(&piece).await.is_err() {
             return;
         }
     }
+    no_silence(&mut state).await;
     // Who has gone needs no end.
     let _ = to.shutdown().await;
+}
+
+/// Ends when something arrives again, were it only the end.
+async fn no_silence(state: &mut watch::Receiver<State>) {
+    let _ = state.wait_for(|state| state.weather != Weather::Silence).await;
 }
 
 #[cfg(test)]
@@ -205,6 +211,8 @@ mod tests {
     #[tokio::test]
     async fn a_link_delays_loses_falls_silent_is_cut_and_heals() {
         let (link, mut caller) = echoed().await;
+        let mut leaving = TcpStream::connect(link.addr()).await.expect("the link takes it");
+        echo(&mut leaving).await.expect("a fair wind");
         echo(&mut caller).await.expect("a fair wind");
         assert_eq!(link.late(), 0);
         link.delay(Duration::from_millis(50));
@@ -218,8 +226,12 @@ mod tests {
         link.silence();
         let silent = tokio::time::timeout(Duration::from_millis(300), echo(&mut caller)).await;
         assert!(silent.is_err());
+        leaving.shutdown().await.expect("it is open");
+        let told = tokio::time::timeout(Duration::from_millis(300), leaving.read(&mut [0])).await;
+        assert!(told.is_err(), "an end arrives, too: {told:?}");
         link.heal();
         caller.read_exact(&mut [0]).await.expect("what was held up arrives");
+        assert_eq!(leaving.read(&mut [0]).await.expect("the end does"), 0);
         link.cut();
         let told = caller.read(&mut [0]).await;
         assert!(matches!(told, Err(_) | Ok(0)), "{told:?}");
