@@ -101,6 +101,8 @@ async fn when_the_provider_fails() {
 async fn when_what_consort_writes_to_or_reads_from_fails() {
     all([
         row(Fault::RedisGone, UNHURT.0, UNHURT.1, 5_000),
+        // What was admitted goes on.
+        row(Fault::RedisGoneClosed, UNHURT.0, UNHURT.1, 5_000),
         row(Fault::DiskFull, UNHURT.0, UNHURT.1, 5_000),
         row(Fault::ClockAhead, UNHURT.0, UNHURT.1, 5_000),
         row(Fault::ClockBack, UNHURT.0, UNHURT.1, 5_000),

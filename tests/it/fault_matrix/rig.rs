@@ -66,6 +66,8 @@ pub(super) enum Fault {
     ProviderLossy,
     /// The limits' Redis is killed, and `on_error` is `open`.
     RedisGone,
+    /// The same, and `on_error` is `closed`.
+    RedisGoneClosed,
     /// The file of decisions takes nothing from the start on.
     DiskFull,
     /// The system's clock is set 2 h ahead.
@@ -75,6 +77,10 @@ pub(super) enum Fault {
 }
 
 impl Fault {
+    fn is_redis(self) -> bool {
+        matches!(self, Self::RedisGone | Self::RedisGoneClosed)
+    }
+
     /// In hours, ahead of the machine's.
     fn sets_clock_by(self) -> Option<i64> {
         match self {
@@ -121,7 +127,7 @@ impl Rig {
         let provider = Provider::start().await;
         provider.require_key(KEY);
         script(&provider, fault);
-        let redis = if fault == Fault::RedisGone { Some(Redis::start().await) } else { None };
+        let redis = if fault.is_redis() { Some(Redis::start().await) } else { None };
         let (upstream, to_provider) = (Upstream::start().await, Link::to(provider.addr()).await);
         let dir = tempfile::tempdir().expect("a directory");
         let config = config(&to_provider, redis.as_ref(), fault, &dir);
@@ -176,7 +182,9 @@ impl Rig {
             Fault::ProviderFrozen => self.to_provider.silence(),
             Fault::ProviderDelayed => self.to_provider.delay(SLOW),
             Fault::ProviderLossy => self.to_provider.lose(5),
-            Fault::RedisGone => self.redis.as_mut().expect("a Redis to kill").kill(),
+            Fault::RedisGone | Fault::RedisGoneClosed => {
+                self.redis.as_mut().expect("a Redis to kill").kill();
+            }
             Fault::ClockAhead => set_clock(&self.dir, HOURS),
             Fault::ClockBack => set_clock(&self.dir, -HOURS),
             Fault::BodyCut | Fault::DiskFull => {}
@@ -196,6 +204,8 @@ impl Rig {
             Fault::ConsortLossy => self.late(&self.to_consort, Duration::ZERO).await,
             Fault::ProviderLossy => self.late(&self.to_provider, Duration::ZERO).await,
             Fault::ClockAhead | Fault::ClockBack => self.by_another_clock().await,
+            Fault::RedisGone => self.without_limits("200 full").await,
+            Fault::RedisGoneClosed => self.without_limits("503 limits_unavailable").await,
             _ => Vec::new(),
         }
     }
@@ -223,6 +233,17 @@ impl Rig {
             return Vec::new();
         }
         vec![format!("{:?}: {told}, began {} s from the machine's time", self.fault, began - now)]
+    }
+
+    /// Consort knows that its Redis does not answer, and a new run is decided by `on_error`.
+    async fn without_limits(&self, expected: &str) -> Vec<String> {
+        let told = hear(self.ask("meanwhile", false), || ()).await.told("meanwhile");
+        let ready = http::get(self.service.admin(), "/readyz").send().await;
+        let store = &ready.json()["dependencies"]["limits_store"];
+        if told == expected && ready.status == 200 && store["state"] == "unreachable" {
+            return Vec::new();
+        }
+        vec![format!("{:?}: {told}, and {} {}", self.fault, ready.status, ready.text())]
     }
 
     /// Ensembles' requests are refused, and plain models answer.
@@ -263,7 +284,9 @@ impl Rig {
             Fault::ProviderKilled | Fault::ProviderFrozen | Fault::ProviderDelayed | Fault::ProviderLossy => {
                 self.to_provider.heal()
             }
-            Fault::RedisGone => self.redis.as_mut().expect("a Redis to start anew").restart().await,
+            Fault::RedisGone | Fault::RedisGoneClosed => {
+                self.redis.as_mut().expect("a Redis to start anew").restart().await;
+            }
             Fault::ClockAhead | Fault::ClockBack => set_clock(&self.dir, 0),
             Fault::BodyCut | Fault::DiskFull => {}
         }
@@ -342,10 +365,9 @@ fn config(to_provider: &Link, redis: Option<&Redis>, fault: Fault, dir: &TempDir
     let (store, limit) = match redis {
         Some(redis) => {
             let url = redis.url();
-            (
-                format!("limits: {{store: {{redis: {{url: '{url}', timeout_ms: 300, on_error: open}}}}}}\n"),
-                ", rate_limit: {rpm: 1000}",
-            )
+            let on_error = if fault == Fault::RedisGone { "open" } else { "closed" };
+            let redis = format!("{{url: '{url}', timeout_ms: 300, on_error: {on_error}}}");
+            (format!("limits: {{store: {{redis: {redis}}}}}\n"), ", rate_limit: {rpm: 1000}")
         }
         None => (String::new(), ""),
     };
