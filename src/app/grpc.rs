@@ -32,6 +32,15 @@ const MESSAGE_SLACK: usize = 2 << 20;
 /// Plain requests come through here as well: a lower bound for aliases must not refuse them.
 const MIN_MESSAGE: usize = 32 << 20;
 
+/// After how long a silence Envoy is asked whether it is still there, and how long it may take to say so. One that has
+/// vanished (a machine without power, a network that drops everything) says nothing, and its runs would go on.
+const PING_AFTER: Duration = Duration::from_secs(15);
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
+/// The system asks, too, for where HTTP/2 has not begun: after so long a silence, so often, so far apart.
+const PROBE_AFTER: Duration = Duration::from_secs(30);
+const PROBES: u32 = 3;
+const BETWEEN_PROBES: Duration = Duration::from_secs(10);
+
 /// How long Envoy may take to agree on TLS.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
@@ -62,6 +71,8 @@ impl Grpc {
             // that all streams share.
             .initial_stream_window_size(Some(STREAM_WINDOW))
             .initial_connection_window_size(Some(CONNECTION_WINDOW))
+            .http2_keepalive_interval(Some(PING_AFTER))
+            .http2_keepalive_timeout(Some(PING_TIMEOUT))
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?)
@@ -80,7 +91,11 @@ impl Grpc {
         let serving = async move {
             match listener {
                 Listener::Tcp(tcp) => {
-                    let incoming = TcpIncoming::from(tcp).with_nodelay(Some(true));
+                    let incoming = TcpIncoming::from(tcp)
+                        .with_nodelay(Some(true))
+                        .with_keepalive(Some(PROBE_AFTER))
+                        .with_keepalive_interval(Some(BETWEEN_PROBES))
+                        .with_keepalive_retries(Some(PROBES));
                     serve_on(router, incoming, tls, stop).await
                 }
                 Listener::Unix(socket) => serve_on(router, socket.into_incoming(), tls, stop).await,

@@ -124,7 +124,7 @@ impl Source<'_> {
             .try_parsing(true)
             .source(Some(self.overrides()));
         let merged = config::Config::builder()
-            .add_source(config::File::from_str(self.text, format))
+            .add_source(text::Text::new(self.text, format))
             .add_source(environment)
             .build()
             .map_err(|error| Problems::with_file(syntax(self.name, error)))?;

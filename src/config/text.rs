@@ -1,9 +1,10 @@
-//! Files, read within a bound and not left in memory.
+//! Files and their texts, read within a bound and not left in memory.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
 use std::path::Path;
 
+use config::{ConfigError, FileFormat, Format as _, Map, Source, Value};
 use zeroize::Zeroizing;
 
 /// How large a configuration file may be, and each file that it names, in bytes.
@@ -27,9 +28,39 @@ pub(super) fn read(path: impl AsRef<Path>) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(bytes)
 }
 
+/// A text as a source of values. The crate's own makes two copies of it, and erases neither.
+#[derive(Clone, Debug)]
+pub(super) struct Text {
+    text: Zeroizing<String>,
+    format: FileFormat,
+}
+
+impl Text {
+    pub(super) fn new(text: &str, format: FileFormat) -> Self {
+        Self { text: Zeroizing::new(text.to_owned()), format }
+    }
+}
+
+impl Source for Text {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
+        let parsed = self.format.parse(None, &self.text);
+        parsed.map_err(|cause| ConfigError::FileParse { uri: None, cause })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_source_does_not_show_its_text() {
+        let shown = format!("{:?}", Text::new("api_key: sk-secret", FileFormat::Yaml));
+        assert!(!shown.contains("sk-secret"), "{shown}");
+    }
 
     #[test]
     fn a_file_may_be_as_large_as_the_bound_and_not_a_byte_larger() {

@@ -24,7 +24,7 @@ impl Aimock {
     async fn start() -> Option<Self> {
         let fetched = tokio::task::spawn_blocking(|| fetch::npm_dir("aimock", &[AIMOCK])).await;
         let Some(packages) = fetched.unwrap().unwrap_or_else(|error| panic!("{error}")) else {
-            consort_testkit::skipped(&format!("there is no npm here to fetch {AIMOCK} with"));
+            consort_testkit::lacking(&format!("there is no npm here to fetch {AIMOCK} with"));
             return None;
         };
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/clients/aimock.mjs");

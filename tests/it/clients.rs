@@ -270,7 +270,7 @@ pub async fn node_packages() -> Option<PathBuf> {
     let fetched = tokio::task::spawn_blocking(|| fetch::npm_dir("openai", &[NODE_SDK])).await;
     let packages = fetched.unwrap().unwrap_or_else(|error| panic!("{error}"));
     if packages.is_none() {
-        consort_testkit::skipped(&format!("there is no npm here to fetch {NODE_SDK} with"));
+        consort_testkit::lacking(&format!("there is no npm here to fetch {NODE_SDK} with"));
     }
     packages
 }

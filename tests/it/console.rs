@@ -26,8 +26,7 @@ impl Browser {
         let packages = fetched.unwrap().unwrap_or_else(|error| panic!("{error}"));
         let (Some(packages), Some(program)) = (packages, chromium()) else {
             let why = "there is no npm, or no chromium on the path, to open the console with";
-            assert!(std::env::var_os("CI").is_none(), "{why}");
-            consort_testkit::skipped(why);
+            consort_testkit::lacking(why);
             return None;
         };
         Some(Self { packages, program })

@@ -32,8 +32,7 @@ impl Helm {
             Ok(helm) => Some(helm),
             Err(error) => {
                 let why = format!("without Helm and schemas the chart is not rendered: {error}");
-                assert!(std::env::var_os("CI").is_none(), "{why}");
-                consort_testkit::skipped(&why);
+                consort_testkit::lacking(&why);
                 None
             }
         }

@@ -1,8 +1,12 @@
 //! Bodies and heads that parsers read in different ways: Consort and whoever comes behind it never disagree on
 //! whether they are an ensemble's, but where the rule in `docs/security.md` says so.
 
+use std::process::Stdio;
+
 use consort_testkit::http::{self, Answer};
 use serde_json::Value;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
 
 use crate::stack::{ALIAS, CHAT, Options, Stack};
 
@@ -10,14 +14,41 @@ use crate::stack::{ALIAS, CHAT, Options, Stack};
 mod parsers {
     use serde_json::Value;
 
-    /// As Rust, Python and JavaScript do: UTF-8 without a mark, the last of several keys, keys as they are.
+    /// As Rust and Node do: UTF-8 without a mark, the last of several keys, keys as they are.
     pub(super) fn last_wins(body: &[u8]) -> Option<String> {
         let value: Value = serde_json::from_slice(body).ok()?;
         Some(value.as_object()?.get("model")?.as_str()?.to_owned())
     }
 
-    /// As Python does with bytes, and browsers do: with a byte order mark, or whatever is no UTF-8 replaced.
-    pub(super) fn lenient(body: &[u8]) -> Option<String> {
+    /// As Python's `json.loads` does with bytes, which servers made with Starlette hand it: in UTF-8, UTF-16 or UTF-32, by
+    /// the byte order mark, or else by where the zeros stand.
+    pub(super) fn any_encoding(body: &[u8]) -> Option<String> {
+        let (width, is_little, marked) = match body {
+            [0xff, 0xfe, 0, 0, ..] => (4, true, true),
+            [0, 0, 0xfe, 0xff, ..] => (4, false, true),
+            [0xff, 0xfe, ..] => (2, true, true),
+            [0xfe, 0xff, ..] => (2, false, true),
+            [0xef, 0xbb, 0xbf, ..] => return last_wins(body.get(3..)?),
+            [0, 0, _, _, ..] => (4, false, false),
+            [0, _, _, _, ..] => (2, false, false),
+            [_, 0, 0, 0, ..] => (4, true, false),
+            [_, 0, _, _, ..] => (2, true, false),
+            _ => return last_wins(body),
+        };
+        let units = body.chunks(width).skip(usize::from(marked)).map(|unit| {
+            let byte = |number: u32, byte: &u8| number << 8 | u32::from(*byte);
+            if is_little { unit.iter().rev().fold(0, byte) } else { unit.iter().fold(0, byte) }
+        });
+        let text: Option<String> = if width == 4 {
+            units.map(char::from_u32).collect()
+        } else {
+            char::decode_utf16(units.map(|unit| unit as u16)).map(Result::ok).collect()
+        };
+        last_wins(text?.as_bytes())
+    }
+
+    /// As browsers do: behind a byte order mark, and with whatever is no UTF-8 replaced.
+    pub(super) fn replacing(body: &[u8]) -> Option<String> {
         let text = String::from_utf8_lossy(body);
         last_wins(text.trim_start_matches('\u{feff}').as_bytes())
     }
@@ -36,7 +67,8 @@ mod parsers {
                     fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Last, A::Error> {
                         let mut last = None;
                         while let Some((key, value)) = map.next_entry::<String, Value>()? {
-                            if key.eq_ignore_ascii_case("model") {
+                            // What is no string leaves the field as it was.
+                            if key.eq_ignore_ascii_case("model") && value.is_string() {
                                 last = value.as_str().map(str::to_owned);
                             }
                         }
@@ -51,7 +83,7 @@ mod parsers {
 
     type Parser = fn(&[u8]) -> Option<String>;
 
-    pub(super) const ALL: [Parser; 3] = [last_wins, lenient, folded];
+    pub(super) const ALL: [Parser; 4] = [last_wins, any_encoding, replacing, folded];
 }
 
 /// What becomes of a request.
@@ -130,13 +162,20 @@ fn bodies() -> Vec<(Fate, Vec<u8>)> {
     })
     .collect();
     let text = format!("{{\"model\":\"{ALIAS}\",{MESSAGES}}}");
-    let utf_16 =
-        |marked: bool| marked.then_some('\u{feff}').into_iter().chain(text.chars()).collect::<String>();
-    let little = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect();
-    bodies.push((Passes, little(&utf_16(false))));
-    bodies.push((Passes, little(&utf_16(true))));
-    bodies.push((Passes, utf_16(true).encode_utf16().flat_map(u16::to_be_bytes).collect()));
-    bodies.push((Passes, text.chars().flat_map(|c| u32::from(c).to_le_bytes()).collect()));
+    // In another encoding, which some parsers guess.
+    for marked in [false, true] {
+        let text = if marked { format!("\u{feff}{text}") } else { text.clone() };
+        let (utf_16, utf_32) = (text.encode_utf16(), text.chars().map(u32::from));
+        bodies.extend([
+            (PassesKnowingly, utf_16.clone().flat_map(u16::to_le_bytes).collect()),
+            (PassesKnowingly, utf_16.flat_map(u16::to_be_bytes).collect()),
+            (PassesKnowingly, utf_32.clone().flat_map(u32::to_le_bytes).collect()),
+            (PassesKnowingly, utf_32.flat_map(u32::to_be_bytes).collect()),
+        ]);
+    }
+    // The marks of two encodings, so that it is neither.
+    let little = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
+    bodies.push((Passes, [b"\xef\xbb\xbf".to_vec(), little(&text)].concat()));
     bodies.push((Refused(""), [text.trim_end_matches('}').as_bytes(), b",\"x\":\"\xff\"}"].concat()));
     bodies
 }
@@ -153,6 +192,48 @@ fn fate(answer: &Answer, body: &[u8]) -> Fate {
         (400, Value::Null) if answer.text().contains("not a valid JSON object") => Refused(""),
         (400, _) => Asked,
         _ => panic!("{} {}", answer.status, answer.text()),
+    }
+}
+
+/// What a program of Python's standard library makes of bytes.
+async fn python(program: &str, input: &[u8]) -> Vec<u8> {
+    let mut command = Command::new("python3");
+    command.args(["-c", program]).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().expect("python3, which the tests need for more than this");
+    let stdin = child.stdin.take().unwrap();
+    let (written, output) = tokio::join!(
+        async {
+            // Dropped when it is written: its end is what the program waits for.
+            let mut stdin = stdin;
+            stdin.write_all(input).await
+        },
+        child.wait_with_output()
+    );
+    written.unwrap();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{program}");
+    output.stdout
+}
+
+#[tokio::test]
+async fn the_parser_that_stands_for_python_reads_as_python_does() {
+    let program = format!(
+        "import json, sys
+for line in sys.stdin:
+    try:
+        print(json.loads(bytes.fromhex(line))['model'] == '{ALIAS}')
+    except Exception:
+        print(False)"
+    );
+    let bodies = bodies().into_iter().filter(|(fate, _)| matches!(fate, Passes | PassesKnowingly));
+    let bodies: Vec<Vec<u8>> = bodies.map(|(_, body)| body).collect();
+    let hex = |body: &Vec<u8>| body.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n";
+    let read = python(&program, bodies.iter().map(hex).collect::<String>().as_bytes()).await;
+    let read = String::from_utf8(read).unwrap();
+    assert_eq!(read.lines().count(), bodies.len());
+    for (body, read) in bodies.iter().zip(read.lines()) {
+        let ours = parsers::any_encoding(body).as_deref() == Some(ALIAS);
+        assert_eq!(read == "True", ours, "{}", shown(body));
     }
 }
 
@@ -215,42 +296,89 @@ async fn the_plain_door_takes_the_same_bodies_and_refuses_the_rest() {
 async fn only_the_body_of_a_chat_request_names_an_ensemble() {
     let alias = format!("{{\"model\":\"{ALIAS}\",{MESSAGES}}}");
     let plain = format!("{{\"model\":\"gpt-4o\",{MESSAGES}}}");
+    let folded = format!("{{\"model\":\"gpt-4o\",{MESSAGES},\"Model\":\"{ALIAS}\"}}");
     let json = ("content-type", "application/json");
     type Fields = [(&'static str, &'static str)];
-    // A path, headers, a body, and whether the ensemble answers.
-    let cases: &[(&str, &Fields, &str, bool)] = &[
-        (CHAT, &[json, ("x-model", ALIAS), ("x-ensemble-models", ALIAS), ("model", ALIAS)], &plain, false),
-        ("/v1/chat/completions?model=research-ensemble", &[json], &plain, false),
-        ("/v1/chat/completions?model=gpt-4o", &[json], &alias, true),
-        (CHAT, &[], &alias, true),
-        (CHAT, &[("content-type", "APPLICATION/JSON ; charset=utf-16")], &alias, true),
-        (CHAT, &[json, ("content-encoding", "identity")], &alias, true),
-        (CHAT, &[json, ("content-encoding", "identity, identity")], &alias, true),
+    // A path, headers, a body as those read it who undo no compression, and what becomes of it.
+    let cases: &[(&str, &Fields, &str, Fate)] = &[
+        (CHAT, &[json, ("x-model", ALIAS), ("x-ensemble-models", ALIAS), ("model", ALIAS)], &plain, Passes),
+        ("/v1/chat/completions?model=research-ensemble", &[json], &plain, Passes),
+        ("/v1/chat/completions?model=gpt-4o", &[json], &alias, Answered),
+        (CHAT, &[], &alias, Answered),
+        (CHAT, &[("content-type", "APPLICATION/JSON ; charset=utf-16")], &alias, Answered),
+        (CHAT, &[json, ("content-encoding", "identity")], &alias, Answered),
+        (CHAT, &[json, ("content-encoding", "identity, identity")], &alias, Answered),
+        // The first `model` is the one, whatever the headers say of it.
+        (CHAT, &[json, ("x-model", ALIAS), ("model", ALIAS)], &folded, PassesKnowingly),
+        (CHAT, &[("Content-Type", "Application/JSON"), ("MODEL", ALIAS)], &folded, PassesKnowingly),
+        (CHAT, &[("content-type", "text/plain")], &folded, PassesKnowingly),
+        (CHAT, &[json, ("content-encoding", "gzip")], &folded, PassesKnowingly),
         // What says that it is something else is not looked into.
-        (CHAT, &[("content-type", "text/plain")], &alias, false),
-        (CHAT, &[("content-type", "application/jsonx")], &alias, false),
-        (CHAT, &[json, ("content-encoding", "gzip")], &alias, false),
-        (CHAT, &[json, ("content-encoding", "identity, gzip")], &alias, false),
-        (CHAT, &[json, ("content-encoding", "gzip"), ("content-encoding", "identity")], &alias, false),
+        (CHAT, &[("content-type", "text/plain")], &alias, PassesKnowingly),
+        (CHAT, &[("content-type", "application/jsonx")], &alias, PassesKnowingly),
+        (CHAT, &[json, ("content-encoding", "gzip")], &alias, PassesKnowingly),
+        (CHAT, &[json, ("content-encoding", "GZIP")], &alias, PassesKnowingly),
+        (CHAT, &[json, ("content-encoding", "identity, gzip")], &alias, PassesKnowingly),
+        (
+            CHAT,
+            &[json, ("content-encoding", "gzip"), ("content-encoding", "identity")],
+            &alias,
+            PassesKnowingly,
+        ),
         // Other paths are other paths, whatever an upstream makes of them.
-        ("//v1/chat/completions", &[json], &alias, false),
-        ("/v1//chat/completions", &[json], &alias, false),
-        ("/v1/chat/completions/", &[json], &alias, false),
-        ("/v1/chat/completions;x=1", &[json], &alias, false),
-        ("/v1/chat%2fcompletions", &[json], &alias, false),
-        ("/v1/Chat/Completions", &[json], &alias, false),
-        ("/v1/x/../chat/completions", &[json], &alias, false),
+        ("//v1/chat/completions", &[json], &alias, PassesKnowingly),
+        ("/v1//chat/completions", &[json], &alias, PassesKnowingly),
+        ("/v1/chat/completions/", &[json], &alias, PassesKnowingly),
+        ("/v1/chat/completions;x=1", &[json], &alias, PassesKnowingly),
+        ("/v1/chat%2fcompletions", &[json], &alias, PassesKnowingly),
+        ("/v1/Chat/Completions", &[json], &alias, PassesKnowingly),
+        ("/v1/x/../chat/completions", &[json], &alias, PassesKnowingly),
     ];
     for options in [Options::new(), Options::buffered()] {
         let stack = options.start().await;
-        for (path, headers, body, is_ensembles) in cases {
-            let before = stack.provider.requests().len();
-            let call = http::post(stack.envoy.addr(), path).body((*body).to_owned());
-            let answer =
-                headers.iter().fold(call, |call, (name, value)| call.header(name, value)).send().await;
-            let asked = stack.provider.requests().len() - before;
-            assert_eq!(asked, if *is_ensembles { 4 } else { 0 }, "{path} {headers:?}: {}", answer.text());
-            assert_eq!(answer.header("x-upstream") == "echo", !is_ensembles, "{path} {headers:?}");
+        for (path, headers, body, expected) in cases {
+            let what = format!("{path} {headers:?} {body}");
+            let sent = body.as_bytes().to_vec();
+            assert_eq!(fate_of(&stack, path, headers, sent, body.as_bytes()).await, *expected, "{what}");
         }
     }
+}
+
+/// Whoever undoes a compression may read an alias in what Consort does not look into; and nobody reads one where the
+/// headers do not say that there is something to undo.
+#[tokio::test]
+async fn a_compressed_body_goes_on_as_it_came() {
+    let alias = format!("{{\"model\":\"{ALIAS}\",{MESSAGES}}}");
+    let gzip = "import gzip, sys; sys.stdout.buffer.write(gzip.compress(sys.stdin.buffer.read()))";
+    let compressed = python(gzip, alias.as_bytes()).await;
+    assert!(compressed.starts_with(&[0x1f, 0x8b]));
+    let json = ("content-type", "application/json");
+    for options in [Options::new(), Options::buffered()] {
+        let stack = options.start().await;
+        for (headers, read, expected) in [
+            (&[json, ("content-encoding", "gzip")][..], alias.as_bytes(), PassesKnowingly),
+            (&[json, ("content-encoding", "x-gzip")], alias.as_bytes(), PassesKnowingly),
+            (&[json, ("content-encoding", "identity")], &compressed, Passes),
+            (&[json], &compressed, Passes),
+        ] {
+            let fate = fate_of(&stack, CHAT, headers, compressed.clone(), read).await;
+            assert_eq!(fate, expected, "{headers:?}");
+        }
+    }
+}
+
+/// What becomes of a body that those behind Consort `read` as told, with whoever it has reached.
+async fn fate_of(stack: &Stack, path: &str, headers: &[(&str, &str)], sent: Vec<u8>, read: &[u8]) -> Fate {
+    let before = (stack.upstream.requests().len(), stack.provider.requests().len());
+    let call = http::post(stack.envoy.addr(), path).body(sent.clone());
+    let answer = headers.iter().fold(call, |call, (name, value)| call.header(name, value)).send().await;
+    let fate = fate(&answer, read);
+    let upstream = stack.upstream.requests();
+    let reached = (upstream.len() - before.0, stack.provider.requests().len() - before.1);
+    let expected = if fate == Answered { (0, 4) } else { (1, 0) };
+    assert_eq!(reached, expected, "{path} {headers:?}: {}", answer.text());
+    if fate != Answered {
+        assert_eq!(upstream.last().and_then(|request| request.body.as_deref()), Some(&*sent));
+    }
+    fate
 }

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use consort_testkit::envoy::{Envoy, EnvoyOptions, replace_once};
-use consort_testkit::eventually;
 use consort_testkit::http;
+use consort_testkit::link::Link;
 use consort_testkit::provider::{Provider, Reply};
 use consort_testkit::service::Service;
 use consort_testkit::upstream::Upstream;
+use consort_testkit::{eventually, lacking};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -213,7 +214,7 @@ async fn certificates_and_authorities_are_the_ones_that_their_files_have_now() {
 fn is_root() -> bool {
     let is_root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
     if !is_root {
-        eprintln!("skipped: only root can run an Envoy as another user");
+        lacking("only root can run an Envoy as another user");
     }
     is_root
 }
@@ -264,6 +265,47 @@ async fn a_socket_is_for_those_whom_its_permissions_let_in() {
             assert_refused(&envoy, &consort.provider, access).await;
         }
     }
+}
+
+/// The timers of the connections that are open at this port, as Linux tells them: 2 is keepalive's.
+fn timers(port: u16) -> Vec<String> {
+    const ESTABLISHED: &str = "01";
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let mut timers = Vec::new();
+    for line in table.lines().skip(1) {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        if fields[1].ends_with(&format!(":{port:04X}")) && fields[3] == ESTABLISHED {
+            timers.push(fields[5].split_once(':').unwrap().0.to_owned());
+        }
+    }
+    timers
+}
+
+/// A machine that loses its power says no word, nor does a network that drops what it should carry.
+#[tokio::test]
+async fn an_envoy_that_has_vanished_leaves_neither_a_run_nor_a_connection() {
+    const TOLD: Duration = Duration::from_secs(15 + 15);
+    const MARGIN: Duration = Duration::from_secs(10);
+    let consort = Consort::start("", |_| {}).await;
+    let port = consort.service.addr().port();
+    let link = Link::to(consort.service.addr()).await;
+    let options = consort.envoy(&["--consort", &link.addr().to_string()]);
+    let Stack { envoy, service, provider, .. } = consort.joined(options).await;
+    provider.model("model-c").reply(Reply::stall());
+    let ask = http::post(envoy.addr(), CHAT).header("x-request-id", "left").json(&question(json!({})));
+    let caller = tokio::spawn(ask.try_open());
+    provider.wait_for("model-c", 1).await;
+    let are_kept = async || timers(port).iter().all(|timer| timer == "02").then_some(());
+    eventually("the system to watch every connection", Duration::from_secs(10), are_kept).await;
+    assert!(!timers(port).is_empty());
+    link.silence();
+    drop(envoy);
+    assert!(caller.await.unwrap().is_err());
+    assert!(!timers(port).is_empty(), "nobody has told Consort");
+    eventually("the connections to end", TOLD + MARGIN, async || timers(port).is_empty().then_some(())).await;
+    let left = service.wait_for_log(|line| line["fields"]["request_id"] == "left").await;
+    assert_eq!(left["fields"]["outcome"], "cancelled", "{left}");
+    provider.wait_for_closed("model-c", 1).await;
 }
 
 #[tokio::test]

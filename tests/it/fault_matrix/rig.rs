@@ -1,8 +1,10 @@
 //! An installation with a network between its parts, and the means to break each of them.
 
+mod record;
+
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use consort_testkit::envoy::{Envoy, EnvoyOptions};
 use consort_testkit::link::Link;
@@ -10,25 +12,30 @@ use consort_testkit::provider::{Provider, Received, Reply};
 use consort_testkit::redis::Redis;
 use consort_testkit::service::Service;
 use consort_testkit::upstream::Upstream;
-use consort_testkit::{eventually, http, skipped};
-use serde_json::{Value, json};
+use consort_testkit::{eventually, http, lacking};
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::bill::{self, PRICES};
 use super::heard::{Heard, hear};
 use crate::stack::{ALIAS, CHAT, KEY, ONE_ATTEMPT, ms};
 
 /// The questions' ids: where each run stands when the fault strikes.
 pub(super) const PHASES: [&str; 3] = ["panel", "judge", "stream"];
+/// Every run's `deadline_ms`.
+pub(super) const DEADLINE: Duration = ms(8000);
 /// How long the last member, or the judge, of the plain questions takes: long enough to strike meanwhile.
 const WAIT: Duration = ms(2500);
 const WORDS: usize = 60;
 const BETWEEN_WORDS: Duration = ms(60);
 /// The file of decisions, in the installation's directory.
 const DECISIONS: &str = "decisions.jsonl";
-/// Where Debian has libfaketime.
-const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+/// How far the clock is set.
+const HOURS: i64 = 2;
+/// How much later things come on a slow network, each way.
+const SLOW: Duration = ms(100);
 
 /// What fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +46,8 @@ pub(super) enum Fault {
     ConsortFrozen,
     /// Connections between Envoy and Consort are reset, and no new one comes about.
     ConsortUnreachable,
+    /// Nothing arrives between Envoy and Consort, and nobody is told.
+    ConsortSilent,
     /// What Envoy and Consort say to each other comes 100 ms later.
     ConsortDelayed,
     /// Of what they say, every fifth piece is lost and sent again.
@@ -57,12 +66,29 @@ pub(super) enum Fault {
     ProviderLossy,
     /// The limits' Redis is killed, and `on_error` is `open`.
     RedisGone,
+    /// The same, and `on_error` is `closed`.
+    RedisGoneClosed,
     /// The file of decisions takes nothing from the start on.
     DiskFull,
     /// The system's clock is set 2 h ahead.
     ClockAhead,
     /// The same, 2 h back.
     ClockBack,
+}
+
+impl Fault {
+    fn is_redis(self) -> bool {
+        matches!(self, Self::RedisGone | Self::RedisGoneClosed)
+    }
+
+    /// In hours, ahead of the machine's.
+    fn sets_clock_by(self) -> Option<i64> {
+        match self {
+            Self::ClockAhead => Some(HOURS),
+            Self::ClockBack => Some(-HOURS),
+            _ => None,
+        }
+    }
 }
 
 pub(super) struct Rig {
@@ -89,17 +115,19 @@ impl Callers {
 }
 
 impl Rig {
-    /// None where this machine has no means for the fault, which is said.
+    /// None where this machine has no means for the fault, which is said. CI's has to have them.
     pub(super) async fn start(fault: Fault) -> Option<Self> {
-        let needs_faketime = matches!(fault, Fault::ClockAhead | Fault::ClockBack);
-        if needs_faketime && !Path::new(FAKETIME).exists() {
-            skipped(&format!("{fault:?}: there is no {FAKETIME} (`apt-get install faketime`)"));
+        let needs_faketime = fault.sets_clock_by().is_some();
+        if needs_faketime && !faketime().exists() {
+            let path = faketime();
+            let why = format!("{fault:?}: there is no {} (`apt-get install faketime`)", path.display());
+            lacking(&why);
             return None;
         }
         let provider = Provider::start().await;
         provider.require_key(KEY);
         script(&provider, fault);
-        let redis = if fault == Fault::RedisGone { Some(Redis::start().await) } else { None };
+        let redis = if fault.is_redis() { Some(Redis::start().await) } else { None };
         let (upstream, to_provider) = (Upstream::start().await, Link::to(provider.addr()).await);
         let dir = tempfile::tempdir().expect("a directory");
         let config = config(&to_provider, redis.as_ref(), fault, &dir);
@@ -141,7 +169,8 @@ impl Rig {
             Fault::ConsortKilled => self.service.kill(),
             Fault::ConsortFrozen => self.service.pause(),
             Fault::ConsortUnreachable => self.to_consort.cut(),
-            Fault::ConsortDelayed => self.to_consort.delay(ms(100)),
+            Fault::ConsortSilent => self.to_consort.silence(),
+            Fault::ConsortDelayed => self.to_consort.delay(SLOW),
             Fault::ConsortLossy => self.to_consort.lose(5),
             Fault::EnvoyDrained => {
                 let admin = self.envoy.as_ref().expect("an Envoy to drain").admin();
@@ -151,23 +180,74 @@ impl Rig {
             Fault::EnvoyKilled => self.envoy = None,
             Fault::ProviderKilled => self.to_provider.cut(),
             Fault::ProviderFrozen => self.to_provider.silence(),
-            Fault::ProviderDelayed => self.to_provider.delay(ms(100)),
+            Fault::ProviderDelayed => self.to_provider.delay(SLOW),
             Fault::ProviderLossy => self.to_provider.lose(5),
-            Fault::RedisGone => self.redis.as_mut().expect("a Redis to kill").kill(),
-            Fault::ClockAhead => set_clock(&self.dir, "+2h"),
-            Fault::ClockBack => set_clock(&self.dir, "-2h"),
+            Fault::RedisGone | Fault::RedisGoneClosed => {
+                self.redis.as_mut().expect("a Redis to kill").kill();
+            }
+            Fault::ClockAhead => set_clock(&self.dir, HOURS),
+            Fault::ClockBack => set_clock(&self.dir, -HOURS),
             Fault::BodyCut | Fault::DiskFull => {}
         }
     }
 
-    /// Everything that is not as it should be while the fault lasts: without Consort, ensembles' requests are refused,
-    /// and plain models answer.
+    /// Everything that is not as it should be while the fault lasts, with what shows that it does.
     pub(super) async fn meanwhile(&self) -> Vec<String> {
-        let is_absent =
-            matches!(self.fault, Fault::ConsortKilled | Fault::ConsortFrozen | Fault::ConsortUnreachable);
-        if !is_absent {
+        match self.fault {
+            Fault::ConsortKilled
+            | Fault::ConsortFrozen
+            | Fault::ConsortUnreachable
+            | Fault::ConsortSilent => self.without_consort().await,
+            // To Consort and back; to the members and back, to the judge and back.
+            Fault::ConsortDelayed => self.late(&self.to_consort, 2 * SLOW).await,
+            Fault::ProviderDelayed => self.late(&self.to_provider, 4 * SLOW).await,
+            Fault::ConsortLossy => self.late(&self.to_consort, Duration::ZERO).await,
+            Fault::ProviderLossy => self.late(&self.to_provider, Duration::ZERO).await,
+            Fault::ClockAhead | Fault::ClockBack => self.by_another_clock().await,
+            Fault::RedisGone => self.without_limits("200 full").await,
+            Fault::RedisGoneClosed => self.without_limits("503 limits_unavailable").await,
+            _ => Vec::new(),
+        }
+    }
+
+    /// On a network that is slow, or loses: what was said has come late, and a run takes as long as that makes it.
+    async fn late(&self, link: &Link, at_least: Duration) -> Vec<String> {
+        let late = link.late();
+        let heard = hear(self.ask("meanwhile", false), || ()).await;
+        let told = heard.told("meanwhile");
+        if late > 0 && heard.took >= at_least && told == "200 full" {
             return Vec::new();
         }
+        let fault = self.fault;
+        vec![format!("{fault:?}: {late} pieces were late, and a run after them: {told} in {:?}", heard.took)]
+    }
+
+    /// A run that begins now has begun at another time of day, and takes as long as any.
+    async fn by_another_clock(&self) -> Vec<String> {
+        let told = hear(self.ask("meanwhile", false), || ()).await.told("meanwhile");
+        let decision = self.decision("meanwhile").await;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is not 1970").as_secs() as i64;
+        let began = decision["started_at_ms"].as_i64().unwrap_or_default() / 1000;
+        let expected = now + 3600 * self.fault.sets_clock_by().expect("it is set");
+        if told == "200 full" && began.abs_diff(expected) < 300 {
+            return Vec::new();
+        }
+        vec![format!("{:?}: {told}, began {} s from the machine's time", self.fault, began - now)]
+    }
+
+    /// Consort knows that its Redis does not answer, and a new run is decided by `on_error`.
+    async fn without_limits(&self, expected: &str) -> Vec<String> {
+        let told = hear(self.ask("meanwhile", false), || ()).await.told("meanwhile");
+        let ready = http::get(self.service.admin(), "/readyz").send().await;
+        let store = &ready.json()["dependencies"]["limits_store"];
+        if told == expected && ready.status == 200 && store["state"] == "unreachable" {
+            return Vec::new();
+        }
+        vec![format!("{:?}: {told}, and {} {}", self.fault, ready.status, ready.text())]
+    }
+
+    /// Ensembles' requests are refused, and plain models answer.
+    async fn without_consort(&self) -> Vec<String> {
         let told = hear(self.ask("meanwhile", false), || ()).await.told("meanwhile");
         let envoy = self.envoy.as_ref().expect("an Envoy to ask");
         let plain = http::post(envoy.addr(), CHAT).json(&json!({"model": "gpt-4o"})).send().await;
@@ -194,15 +274,20 @@ impl Rig {
                 self.service = service;
             }
             Fault::ConsortFrozen => self.service.resume(),
-            Fault::ConsortUnreachable | Fault::ConsortDelayed | Fault::ConsortLossy => self.to_consort.heal(),
+            Fault::ConsortUnreachable
+            | Fault::ConsortSilent
+            | Fault::ConsortDelayed
+            | Fault::ConsortLossy => self.to_consort.heal(),
             Fault::EnvoyDrained | Fault::EnvoyKilled => {
                 self.envoy = Some(envoy(&self.to_consort, &self.upstream).await);
             }
             Fault::ProviderKilled | Fault::ProviderFrozen | Fault::ProviderDelayed | Fault::ProviderLossy => {
                 self.to_provider.heal()
             }
-            Fault::RedisGone => self.redis.as_mut().expect("a Redis to start anew").restart().await,
-            Fault::ClockAhead | Fault::ClockBack => set_clock(&self.dir, "+0"),
+            Fault::RedisGone | Fault::RedisGoneClosed => {
+                self.redis.as_mut().expect("a Redis to start anew").restart().await;
+            }
+            Fault::ClockAhead | Fault::ClockBack => set_clock(&self.dir, 0),
             Fault::BodyCut | Fault::DiskFull => {}
         }
     }
@@ -223,77 +308,6 @@ impl Rig {
             tokio::time::sleep(ms(50)).await;
         }
         began.elapsed()
-    }
-
-    /// Everything that is not as it should be about the record of a run: how it ended, and that no call is missing.
-    pub(super) async fn recorded(&self, id: &str, outcome: &str) -> Vec<String> {
-        let decision = eventually(&format!("{:?}: a decision on {id}", self.fault), ms(20_000), async || {
-            self.decisions(id).pop()
-        })
-        .await;
-        let mut wrong = Vec::new();
-        let told = decision["outcome"].as_str().unwrap_or_default();
-        if outcome != "something" && told != outcome {
-            wrong.push(format!("{:?}, {id}: recorded as {told}, not {outcome}", self.fault));
-        }
-        if self.decisions(id).len() != 1 {
-            wrong.push(format!("{:?}, {id}: recorded more than once", self.fault));
-        }
-        let calls = ["members", "judges"].iter().filter_map(|seat| decision[*seat].as_array()).flatten();
-        let made: u64 = calls.filter_map(|call| call["attempts"].as_u64()).sum();
-        let received =
-            self.provider.requests().iter().filter(|received| id_of(received) == id).count() as u64;
-        if made < received {
-            wrong.push(format!("{:?}, {id}: {received} calls, {made} recorded: {decision}", self.fault));
-        }
-        let tokens = decision["usage"]["total_tokens"].as_u64().unwrap_or_default();
-        if tokens == 0 && decision["usage"]["estimated"] != true {
-            wrong.push(format!("{:?}, {id}: two members had answered, and nothing is billed", self.fault));
-        }
-        if self.fault == Fault::ConsortKilled {
-            wrong.extend(self.left_by_a_kill(id, &decision).await);
-        }
-        wrong
-    }
-
-    /// What is wrong with what another process has recorded of a run that was killed: it names every call that was made and how
-    /// far it had come, is in the file as between the log's lines, and Envoy's access log has the run.
-    async fn left_by_a_kill(&self, id: &str, decision: &Value) -> Vec<String> {
-        let mut wrong = self.logged_by_envoy(id).await;
-        let calls = ["members", "judges"].iter().filter_map(|seat| decision[*seat].as_array()).flatten();
-        let told = |call: &Value| format!("{}={}", call["model"], call["result"]).replace('"', "");
-        let told = calls.map(told).collect::<Vec<_>>().join(" ");
-        let made = match id {
-            "panel" => "a=usable b=usable c=killed",
-            _ => "a=usable b=usable c=usable judge=killed",
-        };
-        if told != made || decision["error_code"] != "killed" {
-            wrong.push(format!("{:?}, {id}: {told}, not {made}: {decision}", self.fault));
-        }
-        let file = fs::read_to_string(self.dir.path().join(DECISIONS)).unwrap_or_default();
-        let lines = file.lines().map(|line| serde_json::from_str(line).expect("a JSON object a line"));
-        // A second record would have a `sequence` of its own.
-        let of_it: Vec<Value> = lines.filter(|line: &Value| line["request_id"] == id).collect();
-        if of_it != [decision.clone()] {
-            wrong.push(format!("{:?}, {id}: the file has {file}", self.fault));
-        }
-        wrong
-    }
-
-    fn decisions(&self, id: &str) -> Vec<Value> {
-        let mut lines = self.service.logs();
-        lines.retain(|line| line["request_id"] == id && line["members"].is_array());
-        lines
-    }
-
-    async fn logged_by_envoy(&self, id: &str) -> Vec<String> {
-        let envoy = self.envoy.as_ref().expect("an Envoy that has logged");
-        let line = eventually(&format!("Envoy's line on {id}"), ms(10_000), async || {
-            envoy.access_log().into_iter().find(|line| line["request_id"] == id)
-        })
-        .await;
-        let is_told = line["upstream"].is_null() && line["extproc"].as_str().is_some_and(|e| !e.is_empty());
-        if is_told { Vec::new() } else { vec![format!("{:?}, {id}: {line}", self.fault)] }
     }
 
     /// What is wrong at the end: a prompt that reached the upstream, or a loss that nobody counted.
@@ -321,7 +335,8 @@ fn script(provider: &Provider, fault: Fault) {
         provider.model(model).answer(move |asked| {
             let id = id_of(asked);
             let word = format!("{name}-{id}");
-            match (name, &*id) {
+            let usage = bill::claimed(name);
+            let reply = match (name, &*id) {
                 ("c", "panel") | ("judge", "judge") => {
                     let reply = Reply::text(word).delay(WAIT);
                     if fault == Fault::BodyCut { reply.cut_after(0) } else { reply }
@@ -332,7 +347,8 @@ fn script(provider: &Provider, fault: Fault) {
                     if fault == Fault::BodyCut { reply.cut_after(WORDS / 2) } else { reply }
                 }
                 _ => Reply::text(word),
-            }
+            };
+            reply.usage(usage)
         });
     }
 }
@@ -349,10 +365,9 @@ fn config(to_provider: &Link, redis: Option<&Redis>, fault: Fault, dir: &TempDir
     let (store, limit) = match redis {
         Some(redis) => {
             let url = redis.url();
-            (
-                format!("limits: {{store: {{redis: {{url: '{url}', timeout_ms: 300, on_error: open}}}}}}\n"),
-                ", rate_limit: {rpm: 1000}",
-            )
+            let on_error = if fault == Fault::RedisGone { "open" } else { "closed" };
+            let redis = format!("{{url: '{url}', timeout_ms: 300, on_error: {on_error}}}");
+            (format!("limits: {{store: {{redis: {redis}}}}}\n"), ", rate_limit: {rpm: 1000}")
         }
         None => (String::new(), ""),
     };
@@ -364,7 +379,11 @@ fn config(to_provider: &Link, redis: Option<&Redis>, fault: Fault, dir: &TempDir
     let models: String = ["a", "b", "c", "judge"]
         .iter()
         .map(|name| {
-            format!("- {{display_name: {name}, provider: p, model_name: model-{name}, {ONE_ATTEMPT}}}\n")
+            format!(
+                "- {{display_name: {name}, provider: p, model_name: model-{name}, {ONE_ATTEMPT}, \
+                 cost: {{input_per_1k: {}, output_per_1k: {}}}}}\n",
+                PRICES.0, PRICES.1
+            )
         })
         .collect();
     format!(
@@ -375,19 +394,20 @@ models:
 {models}- display_name: {ALIAS}
   ensemble:
     {{panel: [{{model: a}}, {{model: b}}, {{model: c}}], judge: {{model: judge}}, min_responses: 2,
-     timeout_ms: 5000, deadline_ms: 8000{limit}}}
+     timeout_ms: 5000, deadline_ms: {}{limit}}}
 ",
-        journal.display()
+        journal.display(),
+        DEADLINE.as_millis(),
     )
 }
 
 async fn serve(config: &str, dir: &TempDir, has_own_clock: bool) -> Service {
     if has_own_clock {
-        set_clock(dir, "+0");
+        set_clock(dir, 0);
     }
     Service::start_with(env!("CARGO_BIN_EXE_consort"), config, |command| {
         if has_own_clock {
-            command.env("LD_PRELOAD", FAKETIME).env("FAKETIME_TIMESTAMP_FILE", clock(dir));
+            command.env("LD_PRELOAD", faketime()).env("FAKETIME_TIMESTAMP_FILE", clock(dir));
             // Durations are measured by another clock, which nobody sets.
             command.env("FAKETIME_NO_CACHE", "1").env("DONT_FAKE_MONOTONIC", "1");
         }
@@ -395,14 +415,19 @@ async fn serve(config: &str, dir: &TempDir, has_own_clock: bool) -> Service {
     .await
 }
 
+/// Where Debian has libfaketime.
+fn faketime() -> PathBuf {
+    format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH).into()
+}
+
 fn clock(dir: &TempDir) -> PathBuf {
     dir.path().join("clock")
 }
 
 /// Written beside and moved there, so that nobody reads half of it.
-fn set_clock(dir: &TempDir, offset: &str) {
+fn set_clock(dir: &TempDir, hours: i64) {
     let beside = dir.path().join("clock.new");
-    fs::write(&beside, format!("{offset}\n")).expect("ours");
+    fs::write(&beside, format!("{hours:+}h\n")).expect("ours");
     fs::rename(beside, clock(dir)).expect("ours");
 }
 

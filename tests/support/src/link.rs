@@ -1,6 +1,8 @@
 //! The network between two peers, as bad as a test needs it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,13 +22,16 @@ const UNDER_WAY: usize = 256;
 pub struct Link {
     addr: SocketAddr,
     state: watch::Sender<State>,
+    late: Arc<AtomicUsize>,
     accepting: JoinHandle<()>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct State {
     to: SocketAddr,
     weather: Weather,
+    /// Counts what was delayed or lost.
+    late: Arc<AtomicUsize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,14 +48,15 @@ impl Link {
     pub async fn to(to: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let addr = listener.local_addr().expect("it is bound");
-        let (state, seen) = watch::channel(State { to, weather: Weather::Fair });
+        let late = Arc::<AtomicUsize>::default();
+        let (state, seen) = watch::channel(State { to, weather: Weather::Fair, late: Arc::clone(&late) });
         let accepting = tokio::spawn(async move {
             let mut open = JoinSet::new();
             while let Ok((caller, _)) = listener.accept().await {
                 open.spawn(connection(caller, seen.clone()));
             }
         });
-        Self { addr, state, accepting }
+        Self { addr, state, late, accepting }
     }
 
     /// Where callers connect.
@@ -71,6 +77,11 @@ impl Link {
     /// Of what is sent from now on, every `nth` piece is lost and sent again 200 ms later; what follows it waits for it.
     pub fn lose(&self, nth: usize) {
         self.turn(Weather::Loss(nth));
+    }
+
+    /// How many pieces have come late so far, since they were delayed or lost.
+    pub fn late(&self) -> usize {
+        self.late.load(Ordering::Relaxed)
     }
 
     /// Nothing arrives any more, and nobody is told.
@@ -135,10 +146,15 @@ async fn hear(mut from: ReadHalf<'_>, sent: mpsc::Sender<Piece>, state: watch::R
     let mut pieces = 0;
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
         pieces += 1;
-        let late = match state.borrow().weather {
-            Weather::Delay(delay) => delay,
-            Weather::Loss(nth) if pieces % nth == 0 => RETRANSMISSION,
-            _ => Duration::ZERO,
+        let late = {
+            let State { weather, late, .. } = &*state.borrow();
+            let by = match weather {
+                Weather::Delay(delay) => *delay,
+                Weather::Loss(nth) if pieces % nth == 0 => RETRANSMISSION,
+                _ => Duration::ZERO,
+            };
+            late.fetch_add(usize::from(!by.is_zero()), Ordering::Relaxed);
+            by
         };
         let piece = buffer.get(..length).unwrap_or_default().to_vec();
         if sent.send((Instant::now() + late, piece)).await.is_err() {
@@ -150,13 +166,19 @@ async fn hear(mut from: ReadHalf<'_>, sent: mpsc::Sender<Piece>, state: watch::R
 async fn say(mut to: WriteHalf<'_>, mut due: mpsc::Receiver<Piece>, mut state: watch::Receiver<State>) {
     while let Some((at, piece)) = due.recv().await {
         sleep_until(at).await;
-        let _ = state.wait_for(|state| state.weather != Weather::Silence).await;
+        no_silence(&mut state).await;
         if to.write_all(&piece).await.is_err() {
             return;
         }
     }
+    no_silence(&mut state).await;
     // Who has gone needs no end.
     let _ = to.shutdown().await;
+}
+
+/// Ends when something arrives again, were it only the end.
+async fn no_silence(state: &mut watch::Receiver<State>) {
+    let _ = state.wait_for(|state| state.weather != Weather::Silence).await;
 }
 
 #[cfg(test)]
@@ -189,18 +211,27 @@ mod tests {
     #[tokio::test]
     async fn a_link_delays_loses_falls_silent_is_cut_and_heals() {
         let (link, mut caller) = echoed().await;
+        let mut leaving = TcpStream::connect(link.addr()).await.expect("the link takes it");
+        echo(&mut leaving).await.expect("a fair wind");
         echo(&mut caller).await.expect("a fair wind");
+        assert_eq!(link.late(), 0);
         link.delay(Duration::from_millis(50));
         let slow = echo(&mut caller).await.expect("a slow one");
         assert!(slow >= Duration::from_millis(100), "{slow:?}");
+        assert_eq!(link.late(), 2, "there and back");
         link.lose(1);
         let lossy = echo(&mut caller).await.expect("a lossy one");
         assert!(lossy >= 2 * RETRANSMISSION, "{lossy:?}");
+        assert_eq!(link.late(), 4);
         link.silence();
         let silent = tokio::time::timeout(Duration::from_millis(300), echo(&mut caller)).await;
         assert!(silent.is_err());
+        leaving.shutdown().await.expect("it is open");
+        let told = tokio::time::timeout(Duration::from_millis(300), leaving.read(&mut [0])).await;
+        assert!(told.is_err(), "an end arrives, too: {told:?}");
         link.heal();
         caller.read_exact(&mut [0]).await.expect("what was held up arrives");
+        assert_eq!(leaving.read(&mut [0]).await.expect("the end does"), 0);
         link.cut();
         let told = caller.read(&mut [0]).await;
         assert!(matches!(told, Err(_) | Ok(0)), "{told:?}");
