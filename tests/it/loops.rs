@@ -2,6 +2,7 @@
 
 use consort::signing::{Secrets, digest, marker, now};
 use consort_testkit::envoy::{Envoy, EnvoyOptions, replace_once};
+use consort_testkit::eventually;
 use consort_testkit::http::{self, Answer, Call};
 use consort_testkit::provider::{Provider, Reply};
 use consort_testkit::service::Service;
@@ -116,8 +117,13 @@ async fn an_ensemble_may_be_named_like_a_model_that_it_asks_through_the_same_env
             assert_eq!(answer.header("x-ensemble-outcome"), "full", "{attachment:?} {}", answer.text());
             assert_eq!(circle.asked(), [2 * n, n, 0, 0], "{attachment:?}");
         }
-        let runs = circle.service.logs();
-        let runs = runs.iter().filter(|line| line["fields"]["message"] == "ensemble answered").count();
+        // A stream's line comes behind its last word.
+        let runs = eventually("both runs to be logged", ms(10_000), async || {
+            let logs = circle.service.logs();
+            let runs = logs.iter().filter(|line| line["fields"]["message"] == "ensemble answered").count();
+            (runs >= 2).then_some(runs)
+        })
+        .await;
         assert_eq!(runs, 2, "{attachment:?}");
     }
 }
