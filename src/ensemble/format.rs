@@ -13,6 +13,10 @@ use crate::chat::{self, Nodes, Request};
 const MAX_NODES: usize = 5_000;
 /// How deep a schema may be, references included.
 const MAX_DEPTH: usize = 100;
+/// How many nodes a pattern counts for, and how large it may be once it is compiled, in bytes: a dozen bytes of one can
+/// take megabytes, and they are held as long as the run.
+const PATTERN_NODES: usize = 100;
+const PATTERN_BYTES: usize = 1 << 20;
 /// How large a schema may be, in bytes: what is read of it, and made of its patterns, takes many times as much.
 const MAX_BYTES: usize = 256 << 10;
 
@@ -74,7 +78,8 @@ fn validator(schema: &Value) -> Option<Validator> {
     let mut size = Size { root: schema, nodes: 0 };
     size.add(schema, 0)?;
     // The linear engine: a caller's pattern must not backtrack.
-    jsonschema::options().with_pattern_options(PatternOptions::regex()).build(schema).ok()
+    let patterns = PatternOptions::regex().size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES);
+    jsonschema::options().with_pattern_options(patterns).build(schema).ok()
 }
 
 /// Counts the nodes of a schema with its references written out.
@@ -103,6 +108,11 @@ impl Size<'_> {
                             Value::String(_),
                         ) => {
                             return None;
+                        }
+                        ("pattern", Value::String(_)) => self.nodes += PATTERN_NODES,
+                        ("patternProperties", Value::Object(patterns)) => {
+                            self.nodes += PATTERN_NODES * patterns.len();
+                            self.add(value, depth + 1)?;
                         }
                         _ => self.add(value, depth + 1)?,
                     }
@@ -146,6 +156,20 @@ mod tests {
         };
         assert!(matches!(of(MAX_BYTES), Format::Schema(_)));
         assert!(matches!(of(MAX_BYTES + 1), Format::Object));
+    }
+
+    #[test]
+    fn patterns_are_as_many_and_as_large_as_the_bound_and_not_more() {
+        let of = |count: usize, pattern: &str| {
+            let patterns: Vec<Value> =
+                (0..count).map(|n| json!({"pattern": format!("{pattern}{n}")})).collect();
+            matches!(format(&json!({"anyOf": patterns})), Format::Schema(_))
+        };
+        let most = MAX_NODES / PATTERN_NODES;
+        assert!(of(most - 1, "^a") && !of(most + 1, "^a"));
+        let names: serde_json::Map<_, _> = (0..=most).map(|n| (format!("^{n}"), json!({}))).collect();
+        assert!(matches!(format(&json!({ "patternProperties": names })), Format::Object));
+        assert!(of(1, r"^\p{L}{1,20}$") && !of(1, r"^\p{L}{1,150}$"));
     }
 
     #[test]

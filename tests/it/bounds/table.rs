@@ -69,6 +69,8 @@ const ROWS: &[(&str, Tests)] = &[
                 "a_schema_of_the_bound_is_evaluated_and_one_past_it_asks_for_an_object",
             ),
             ("src/ensemble/format.rs", "a_schema_that_would_take_hours_asks_for_an_object_only"),
+            ("src/ensemble/format.rs", "patterns_are_as_many_and_as_large_as_the_bound_and_not_more"),
+            (AMPLIFIED, "the_patterns_of_a_schema_take_no_more_than_they_may"),
         ],
     ),
     (

@@ -98,5 +98,6 @@ fn example() -> Value {
     example["limits"]["store"] = json!({"redis": {"url": "redis://redis:6379"}});
     // Helm holds numbers as floats: large ones must keep their digits.
     example["limits"]["max_request_bytes"] = json!(123_456_789);
+    example["limits"]["max_held_bytes"] = json!(1_234_567_890);
     example
 }
