@@ -25,6 +25,12 @@ tool() {
   command -v "$1" >/dev/null && cargo "${1#cargo-}" --version 2>/dev/null | grep -qF "$2" ||
     cargo install --quiet --locked --version "$2" "$1"
 }
+# What has a known hole is no release. Without the database, in no other way than by saying so.
+if [ "${ADVISORIES:-checked}" != unchecked ]; then
+  tool cargo-deny 0.20.2
+  cargo deny fetch db
+  cargo deny --locked check advisories
+fi
 tool cargo-auditable 0.7.7
 tool cargo-cyclonedx 0.5.9
 
