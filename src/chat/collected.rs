@@ -8,6 +8,9 @@ use super::completion::MAX_CALLS;
 use super::counted::{MAX_NODES, Nodes};
 use super::{Completion, CompletionError, Event, RawObject, Usage, quoted};
 
+/// How many lists of log probabilities there may be: OpenAI has two.
+const MAX_LISTS: usize = 16;
+
 /// An answer's events, collected into one message: how a caller that does not stream is answered.
 #[derive(Debug, Default)]
 pub struct Collected {
@@ -131,7 +134,7 @@ fn size(value: &Value) -> usize {
 fn join_raw(joined: &mut Vec<(Box<str>, String)>, piece: &RawObject) -> Result<(), CompletionError> {
     for name in piece.names() {
         let raw = piece.raw(name).unwrap_or("null");
-        let is_full = joined.len() >= MAX_CALLS;
+        let is_full = joined.len() >= MAX_LISTS;
         match joined.iter_mut().find(|(known, _)| **known == *name) {
             None if is_full => return Err(CompletionError::TooMany),
             None => joined.push((name.into(), raw.to_owned())),
@@ -240,6 +243,17 @@ mod tests {
         let (completion, _) = collected.finish().unwrap();
         let joined = r#"{"content":[ {"token":"a","logprob":-0.50} ,{"token":"b"},2.0],"refusal":[1],"x":2}"#;
         assert_eq!(completion.logprobs.unwrap().get(), joined);
+    }
+
+    #[test]
+    fn log_probabilities_are_in_as_many_lists_as_are_held_and_one_past_that_is_an_error() {
+        let mut collected = Collected::default();
+        let mut list = |name: usize| {
+            let logprobs = Some(RawValue::from_string(format!(r#"{{"{name}":[]}}"#)).unwrap());
+            collected.push(Event::Delta(Delta { json: Bytes::from_static(b"{}"), logprobs, speaks: true }))
+        };
+        assert!((0..MAX_LISTS).all(|name| list(name).is_ok()) && list(0).is_ok());
+        assert!(list(MAX_LISTS).is_err());
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub enum CompletionError {
     #[error("a chat completion without choices")]
     NoChoice,
     /// Its pieces are more than a message may have.
-    #[error("more than {MAX_CALLS} numbered items")]
+    #[error("more than {MAX_CALLS} numbered items, or too many values")]
     TooMany,
 }
 

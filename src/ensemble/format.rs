@@ -15,8 +15,8 @@ const MAX_NODES: usize = 5_000;
 const MAX_DEPTH: usize = 100;
 /// How many nodes a pattern counts for, and how large it may be once it is compiled, in bytes: a dozen bytes of one can
 /// take megabytes, and they are held as long as the run.
-const PATTERN_NODES: usize = 100;
-const PATTERN_BYTES: usize = 128 << 10;
+const PATTERN_NODES: usize = 500;
+const PATTERN_BYTES: usize = 512 << 10;
 /// How large a schema may be, in bytes: what is read of it, and made of its patterns, takes many times as much.
 const MAX_BYTES: usize = 256 << 10;
 
@@ -215,6 +215,7 @@ mod tests {
             (r"^[\w.+-]+@[\w-]+(\.[\w-]+)+$", "a.b@c.example", "a at c"),
             (r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", "00000000-0000-0000-0000-000000000000", "0"),
             (r"^[A-Za-z0-9_-]{1,64}$", "get_weather", "get weather"),
+            (r"^.{1,255}$", "a", ""),
             (r"^\+?[1-9]\d{1,14}$", "+4930123456", "0"),
         ] {
             let format = format(&json!({"properties": {"a": {"pattern": pattern}}}));

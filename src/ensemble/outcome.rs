@@ -218,8 +218,11 @@ impl Relay {
         self.said += said;
         self.pieces += pieces;
         if let Some(texts) = &mut self.texts {
-            // What is no piece of a message is noticed where it is written for the caller.
-            let _ = texts.push(event.clone());
+            // What is no piece of a message is noticed where it is written for the caller; of what has a hole nothing is
+            // kept.
+            if texts.push(event.clone()).is_err() {
+                self.texts = None;
+            }
         }
     }
 

@@ -146,7 +146,7 @@ impl Tools {
         };
         let size = defaults.size();
         // Of a name that comes twice the last one counts.
-        self.defaults.remove(&name);
+        *left += self.defaults.remove(&name).map_or(0, |before| before.size());
         if let Some(rest) = left.checked_sub(size).filter(|_| size > 0) {
             *left = rest;
             self.defaults.insert(name, defaults);

@@ -10,9 +10,9 @@ use axum::serve::Listener;
 use bytes::Bytes;
 use futures_util::TryFutureExt;
 use http_body_util::BodyExt;
-use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
+use hyper::{Request, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -108,9 +108,16 @@ async fn connection(
     let (in_flight, answers) = (InFlight::default(), Answers::default());
     let router = TowerToHyperService::new(router);
     let service = service_fn(|request: Request<Incoming>| {
+        let version = request.version();
         let answering = in_flight.place().until_sent(router.call(request));
-        let answers = answers.clone();
-        answering.map_ok(move |answer| answer.map(|body| answers.add(Body::new(body))))
+        // Over HTTP/1.1 the connection's own patience tells.
+        let answers = (version == Version::HTTP_2).then(|| answers.clone());
+        answering.map_ok(move |answer| {
+            answer.map(|body| match answers {
+                Some(answers) => Body::new(answers.add(Body::new(body))),
+                None => Body::new(body),
+            })
+        })
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder

@@ -28,6 +28,9 @@ struct Open {
 struct Answer {
     /// What is yet to come of it; none when it was given up.
     body: Option<Body>,
+    /// What is left of a piece, and whether some of it has gone out.
+    rest: Bytes,
+    is_cut: bool,
     /// Since when it is the caller's turn.
     untaken: Option<Instant>,
 }
@@ -38,8 +41,6 @@ pub(super) struct Outgoing {
     id: u64,
     open: Arc<Mutex<Open>>,
     answer: Arc<Mutex<Answer>>,
-    /// The rest of a piece.
-    rest: Bytes,
 }
 
 /// How much of a piece is handed over at once, in bytes: a slow caller has its time for each.
@@ -48,25 +49,30 @@ const SLICE: usize = 16 << 10;
 impl Answers {
     /// One more.
     pub(super) fn add(&self, body: Body) -> Outgoing {
-        let answer = Arc::new(Mutex::new(Answer { body: Some(body), untaken: Some(Instant::now()) }));
+        let answer = Arc::new(Mutex::new(Answer {
+            body: Some(body),
+            rest: Bytes::new(),
+            is_cut: false,
+            untaken: Some(Instant::now()),
+        }));
         let mut open = lock(&self.0);
         let id = open.next;
         open.next += 1;
         open.answers.insert(id, Arc::clone(&answer));
-        Outgoing { id, open: Arc::clone(&self.0), answer, rest: Bytes::new() }
+        Outgoing { id, open: Arc::clone(&self.0), answer }
     }
 
     /// Ends those of which nothing was taken for so long; when that is to be looked at again.
     pub(super) fn give_up(&self, bound: Duration) -> Instant {
         let now = Instant::now();
         let mut oldest = now;
-        let mut given_up: Vec<Option<Body>> = Vec::new();
+        let mut given_up: Vec<(Option<Body>, Bytes)> = Vec::new();
         for answer in lock(&self.0).answers.values() {
             // It is being asked for.
             let Ok(mut answer) = answer.try_lock() else { continue };
             match answer.untaken {
                 Some(since) if now.saturating_duration_since(since) >= bound => {
-                    given_up.push(answer.body.take())
+                    given_up.push((answer.body.take(), std::mem::take(&mut answer.rest)))
                 }
                 Some(since) => oldest = oldest.min(since),
                 None => {}
@@ -82,35 +88,37 @@ impl http_body::Body for Outgoing {
     type Data = Bytes;
     type Error = Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let this = &mut *self;
-        let mut answer = lock(&this.answer);
-        if this.rest.is_empty() {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let answer = &mut *lock(&self.answer);
+        if answer.rest.is_empty() {
             answer.untaken = None;
             let Some(body) = &mut answer.body else {
                 return Poll::Ready(Some(Err(Error::new("the answer was not taken in time"))));
             };
             match ready!(Pin::new(body).poll_frame(cx)) {
-                Some(Ok(frame)) => this.rest = frame.into_data().unwrap_or_default(),
+                Some(Ok(frame)) => answer.rest = frame.into_data().unwrap_or_default(),
                 ended => return Poll::Ready(ended),
             }
         }
         answer.untaken = Some(Instant::now());
-        let slice = this.rest.split_to(SLICE.min(this.rest.len()));
-        Poll::Ready(Some(Ok(Frame::data(slice))))
+        if answer.rest.len() <= SLICE && !answer.is_cut {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut answer.rest)))));
+        }
+        let slice = answer.rest.split_to(SLICE.min(answer.rest.len()));
+        answer.is_cut = !answer.rest.is_empty();
+        // A copy: while it waits for its caller it must not hold the whole.
+        Poll::Ready(Some(Ok(Frame::data(Bytes::copy_from_slice(&slice)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && lock(&self.answer).body.as_ref().is_some_and(http_body::Body::is_end_stream)
+        let answer = lock(&self.answer);
+        answer.rest.is_empty() && answer.body.as_ref().is_some_and(http_body::Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        let mut hint =
-            lock(&self.answer).body.as_ref().map_or_else(SizeHint::default, http_body::Body::size_hint);
-        let rest = self.rest.len() as u64;
+        let answer = lock(&self.answer);
+        let mut hint = answer.body.as_ref().map_or_else(SizeHint::default, http_body::Body::size_hint);
+        let rest = answer.rest.len() as u64;
         if let Some(upper) = hint.upper() {
             hint.set_upper(upper + rest);
         }
@@ -190,6 +198,19 @@ mod tests {
         advance(MS).await;
         answers.give_up(BOUND);
         assert_eq!((is_there(&mut stopped), is_there(&mut waited)), (false, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_of_a_large_piece_stays_when_it_is_given_up() {
+        let answers = Answers::default();
+        let piece = Bytes::from(vec![7; 2 * SLICE + 1]);
+        let mut outgoing = answers.add(Body::from(piece.clone()));
+        let slice = outgoing.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert!(!piece.is_unique(), "the rest of it waits");
+        advance(BOUND).await;
+        answers.give_up(BOUND);
+        assert!(piece.is_unique() && slice.len() == SLICE, "what was handed over is no part of it");
+        assert!(outgoing.frame().await.unwrap().is_err());
     }
 
     #[tokio::test]

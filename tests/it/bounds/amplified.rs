@@ -16,7 +16,7 @@ const SENT: usize = 16 * MIB;
 /// How much may be held for each byte that is sent; a text of as many bytes takes nearly as much.
 const TIMES: usize = 6;
 /// How much a process grows by when it does anything for the first time.
-const GROWTH: usize = 24 * MIB;
+const GROWTH: usize = 36 * MIB;
 
 /// A provider that says the same to everybody, in whatever words it is asked.
 struct Parrot {

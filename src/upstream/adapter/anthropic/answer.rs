@@ -47,7 +47,10 @@ pub(super) fn whole(body: &[u8], style: Style) -> Result<Vec<Event>, Failure> {
             "text" => add(&mut message.content, read(block.text)?),
             "thinking" => add(&mut message.reasoning, read(block.thinking)?),
             "tool_use" => {
-                let input: &RawValue = read(block.input)?;
+                // No JSON is none that can be read: a call has its arguments.
+                let input = block.input.map_or("", RawValue::get);
+                let input: &RawValue =
+                    serde_json::from_str(input).map_err(|e| Failure::Unreadable(e.into()))?;
                 let (id, name) = (read(block.id)?, read(block.name)?);
                 message.calls.push(ToolCall { id, name, arguments: compact(input.get()) });
             }

@@ -240,6 +240,18 @@ proptest! {
 }
 
 #[test]
+fn a_call_without_its_arguments_cannot_be_read() {
+    let call = |input: &str| {
+        format!(
+            r#"{{"content":[{{"type":"tool_use","id":"a","name":"f"{input}}}],"stop_reason":"tool_use"}}"#
+        )
+    };
+    let told = |input| super::answer::whole(call(input).as_bytes(), Style::default());
+    assert!(told(r#","input":{}"#).is_ok());
+    assert!(matches!(told(""), Err(Failure::Unreadable(_))));
+}
+
+#[test]
 fn a_stream_that_breaks_off_or_reports_an_error_has_failed() {
     let stop = STREAM.find("event: message_delta").unwrap();
     assert!(matches!(heard([&STREAM.as_bytes()[..stop]]), Err(Failure::Incomplete)));
