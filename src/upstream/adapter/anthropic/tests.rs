@@ -246,7 +246,7 @@ fn a_call_without_its_arguments_cannot_be_read() {
             r#"{{"content":[{{"type":"tool_use","id":"a","name":"f"{input}}}],"stop_reason":"tool_use"}}"#
         )
     };
-    let told = |input| super::answer::whole(call(input).as_bytes(), Style::default());
+    let told = |input| answer::whole(call(input).as_bytes(), Style::default());
     assert!(told(r#","input":{}"#).is_ok());
     assert!(matches!(told(""), Err(Failure::Unreadable(_))));
 }
