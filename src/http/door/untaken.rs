@@ -129,8 +129,8 @@ impl http_body::Body for Outgoing {
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
-        let answer = lock(&self.open).answers.remove(&self.id);
-        drop(answer);
+        // Its run ends with ours, which is the other hold on it, and not under the lock.
+        lock(&self.open).answers.remove(&self.id);
     }
 }
 
